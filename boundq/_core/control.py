@@ -1,0 +1,91 @@
+"""Control: flows that change a queue as a whole, or take jobs out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from boundq._call import Flow
+from boundq._core.base import Core
+from boundq._core.inspection import is_id
+from boundq.errors import ConfigError
+from boundq.limits import Limits
+from boundq.model import State, as_text
+
+# A purge takes out so many jobs in one script.
+PURGE_STEP = 500
+# Who changed something, and why, is kept in so many bytes: a longer text would unpack the small state hash.
+BY_BYTES = 60
+_CONTROL = (
+    "state",
+    "jobs",
+    "leases",
+    "due0",
+    "due1",
+    "due2",
+    "due3",
+    "dead",
+    "errors",
+    "wake",
+    "room",
+    "turn",
+    "events",
+)
+_REMOVE = (
+    *("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors", "unique", "windows"),
+    *("room", "turn"),
+)
+
+
+class Control:
+    """Flows that operate one queue."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def switch(self, what: Literal["pause", "resume", "seal", "unseal"], by: str) -> Flow[bool]:
+        """Pause, resume, seal or unseal; whether that changed anything."""
+        reply = yield from self._core.ask("control", _CONTROL, (what, _by(by)))
+        return bool(reply[1])
+
+    def configure(self, limits: Limits, by: str) -> Flow[bool]:
+        """Set the limits, for everybody, from the next call on; whether that changed anything."""
+        if not isinstance(limits, Limits):
+            raise ConfigError("limits", limits, "give a Limits(...)")
+        args: list[bytes | str | int] = ["limits", _by(by)]
+        for field, value in limits.to_fields().items():
+            args += (field, value)
+        changed = False
+        while True:
+            reply = yield from self._core.ask("control", _CONTROL, args)
+            changed = changed or bool(reply[1])
+            state = {as_text(name): as_text(value) for name, value in zip(reply[2::2], reply[3::2], strict=True)}
+            # Lowered dead limits drop the oldest dead letters, 2,000 in one script.
+            if int(state["dead_jobs"]) <= limits.max_dead_jobs and int(state["dead_bytes"]) <= int(
+                state["max_dead_bytes"]
+            ):
+                return changed
+
+    def cancel(self, job_ids: Sequence[str]) -> Flow[list[str]]:
+        """Take jobs out in whatever state they are; those that were here."""
+        ids = [job_id for job_id in job_ids if is_id(job_id)]
+        removed: list[str] = []
+        for start in range(0, len(ids), PURGE_STEP):
+            args = ("cancelled", *ids[start : start + PURGE_STEP])
+            reply = yield from self._core.ask("remove", _REMOVE, args)
+            removed += [as_text(job_id) for job_id in reply[2:]]
+        return removed
+
+    def purge(self, states: Sequence[State]) -> Flow[int]:
+        """Take out all jobs of these states, in bounded steps; how many they were."""
+        count = 0
+        for state in states:
+            more = 1
+            while more:
+                reply = yield from self._core.ask("purge", _REMOVE, (state, PURGE_STEP))
+                count, more = count + reply[1], reply[2]
+        return count
+
+
+def _by(by: str) -> bytes:
+    return by.encode("utf-8", "replace")[:BY_BYTES]

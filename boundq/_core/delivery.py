@@ -1,0 +1,218 @@
+"""Delivery: flows that claim jobs and end their leases."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from boundq import _status as status
+from boundq._call import Call, Flow
+from boundq._core.base import Core
+from boundq._envelope import Envelope, unpack
+from boundq._scripts import load
+from boundq._session import Session
+from boundq._sizes import milliseconds
+from boundq.errors import ConfigError, DataError
+from boundq.model import PRIORITIES, Priority, as_text
+
+# One claim's reply carries at most so many bytes of envelopes (one job is given whatever its size): what a server
+# holds in a client's output buffer counts as used memory.
+REPLY_BYTES = 4 * 2**20
+MOST_JOBS = 500
+# An idle worker asks again after so long at the latest, in seconds: two commands a second.
+IDLE_SECONDS = 1.0
+# Reason and error text of a dead letter are cut to so many bytes; they are charged to the dead budget.
+REASON_BYTES, TEXT_BYTES = 200, 2000
+
+_PARTS = (
+    *("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors", "unique", "windows"),
+    *("wake", "room", "turn"),
+)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """
+    One job under a lease.
+
+    Args:
+        id: The job.
+        fence: Proof of this delivery.
+        envelope: The job, read; None where ``problem`` says why it could not be.
+        raw: The envelope's bytes as stored.
+        problem: Why the envelope cannot be read.
+        claimed: When, Unix seconds by the server's clock.
+        deadline: When the lease ends, likewise.
+        expires_at: The same on this process's monotonic clock.
+    """
+
+    id: str
+    fence: int
+    envelope: Envelope | None
+    raw: bytes
+    problem: DataError | None
+    claimed: float
+    deadline: float
+    expires_at: float
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery this is, from 1; given-back ones do not count."""
+        return self.fence % 128
+
+    @property
+    def expired_leases(self) -> int:
+        """How many earlier deliveries ended in a lost lease: a crash, or a handler that hung."""
+        return self.fence // 128 % 16
+
+    @property
+    def priority(self) -> Priority:
+        """The level the job was enqueued with."""
+        return PRIORITIES[int(self.id) % 4]
+
+
+class Settlement(msgspec.Struct):
+    """What to do with a batch of deliveries; each of them in one of the lists only."""
+
+    acks: Sequence[Delivery] = ()
+    retries: Sequence[tuple[Delivery, float]] = ()
+    releases: Sequence[Delivery] = ()
+    buries: Sequence[tuple[Delivery, str, str]] = ()
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """A delivery whose lease was gone; ``cancelled``: the job is gone too."""
+
+    delivery: Delivery
+    cancelled: bool
+
+
+class Deliveries:
+    """Flows that claim from one queue, and settle."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._keys = core.keys.of(*_PARTS)
+        self._lease_keys = core.keys.of("leases")
+        (self._wake,) = core.keys.of("wake")
+
+    def claim(self, n: int, lease: object, wait: float) -> Flow[list[Delivery]]:
+        """Up to n jobs; where there is none, wait up to ``wait`` seconds for the first."""
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_JOBS:
+            raise ConfigError("n", n, f"it must be from 1 to {MOST_JOBS}")
+        lease_ms = milliseconds(lease, "lease", least=100)
+        ends = time.monotonic() + wait
+        mode, block = int(wait > 0), None
+        while True:
+            nonce = random.getrandbits(8)  # tells deliveries of one number apart; not a secret
+            args = (n, REPLY_BYTES, lease_ms, nonce, mode)
+            # Never repeated blindly: what a lost answer held stays leased until the lease ends.
+            answer = yield Call(load("claim"), self._keys, args, repeat=False, block=block)
+            reply = answer.reply
+            if reply[0] == status.UNDECLARED and self._core.declared is not None:
+                yield from self._core.attach(Session(), producer=False)
+                block = None
+                continue
+            self._core.check(answer)
+            next_ms, more = (-1, 0) if reply[0] == status.PAUSED else (reply[3], reply[4])
+            if len(reply) > 5:
+                return self._read(reply, lease_ms / 1000)
+            left = ends - time.monotonic()
+            if more:
+                block = None
+            elif left <= 0:
+                return []
+            else:
+                mode, block = 2, (self._wake, max(self._pause(left, next_ms), 0.005))
+
+    def settle(self, work: Settlement) -> Flow[list[Lost]]:
+        """End deliveries; those whose lease is gone come back. In several calls where there are more than 500."""
+        lost: list[Lost] = []
+        for part in _parts(work):
+            deliveries = _all(part)
+            args: list[bytes | str | int] = [
+                *(len(part.acks), len(part.retries), len(part.releases), len(part.buries)),
+                *(word for one in part.acks for word in (one.id, one.fence)),
+                *(word for one, delay in part.retries for word in (one.id, one.fence, milliseconds(delay, "delay"))),
+                *(word for one in part.releases for word in (one.id, one.fence)),
+                *(
+                    word
+                    for one, reason, text in part.buries
+                    for word in (
+                        one.id,
+                        one.fence,
+                        _cut(reason, REASON_BYTES).replace(b"\n", b" "),
+                        _cut(text, TEXT_BYTES),
+                    )
+                ),
+            ]
+            answer = yield Call(load("settle"), self._keys, args)
+            reply = self._core.check(answer)
+            for place, gone in zip(reply[3::2], reply[4::2], strict=True):
+                # Where our own first sending was done and its answer lost, the second finds the lease gone.
+                if not (answer.resent and (gone or place > len(part.acks))):
+                    lost.append(Lost(deliveries[place - 1], bool(gone)))
+        return lost
+
+    def extend(self, deliveries: Sequence[Delivery], lease: object) -> Flow[tuple[float, list[Delivery]]]:
+        """Lengthen leases to ``lease`` seconds from now: the new deadline, and those that are lost."""
+        lease_ms = milliseconds(lease, "lease", least=100)
+        deadline, lost = 0.0, []
+        for start in range(0, len(deliveries), MOST_JOBS):
+            part = deliveries[start : start + MOST_JOBS]
+            args = (lease_ms, *(word for one in part for word in (one.id, one.fence)))
+            answer = yield Call(load("extend"), self._lease_keys, args)
+            deadline = answer.reply[1] / 1000
+            lost += [part[place - 1] for place in answer.reply[2:]]
+        return deadline, lost
+
+    def _pause(self, left: float, next_ms: int) -> float:
+        pause = min(left, IDLE_SECONDS)
+        if 0 <= next_ms < pause * 1000:
+            pause = min(next_ms / 1000 + random.random() / 100, pause)
+        return pause
+
+    def _read(self, reply: list[Any], lease: float) -> list[Delivery]:
+        claimed, deadline = reply[1] / 1000, reply[2] / 1000
+        ends = time.monotonic() + lease
+        found = []
+        for at in range(5, len(reply), 3):
+            job_id, fence, raw = as_text(reply[at]), reply[at + 1], reply[at + 2]
+            envelope, problem = None, None
+            try:
+                envelope = unpack(self._core.name, job_id, raw)
+            except DataError as error:
+                problem = error
+            found.append(Delivery(job_id, fence, envelope, raw, problem, claimed, deadline, ends))
+        return found
+
+
+def _all(work: Settlement) -> list[Delivery]:
+    return [
+        *work.acks,
+        *(one for one, _ in work.retries),
+        *work.releases,
+        *(one for one, _, _ in work.buries),
+    ]
+
+
+def _parts(work: Settlement) -> Iterable[Settlement]:
+    if len(_all(work)) <= MOST_JOBS:
+        yield work
+        return
+    for start in range(0, len(work.acks), MOST_JOBS):
+        yield Settlement(acks=work.acks[start : start + MOST_JOBS])
+    for start in range(0, len(work.retries), MOST_JOBS):
+        yield Settlement(retries=work.retries[start : start + MOST_JOBS])
+    for start in range(0, len(work.releases), MOST_JOBS):
+        yield Settlement(releases=work.releases[start : start + MOST_JOBS])
+    for start in range(0, len(work.buries), MOST_JOBS):
+        yield Settlement(buries=work.buries[start : start + MOST_JOBS])
+
+
+def _cut(text: str, most: int) -> bytes:
+    data = text.encode("utf-8", "backslashreplace")
+    return data if len(data) <= most else data[: most - 3] + b"..."

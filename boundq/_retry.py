@@ -1,0 +1,152 @@
+"""
+What to do when an exchange fails: once more, after how long, or which error. Waits for nothing itself.
+
+redis-py's own repeats are off for our calls: it would send a script again after a cut connection without knowing
+whether the first one ran (10 times by default in redis-py 8).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from boundq._call import Call, Full
+from boundq.errors import BoundqError, DataError, Outcome, Unavailable
+
+# The first word of an error reply -> why the server is unavailable. None of these has executed the script.
+_TRANSIENT = {
+    "LOADING": "loading",
+    "BUSY": "busy",
+    "READONLY": "readonly",
+    "MASTERDOWN": "readonly",
+    "MISCONF": "misconf",
+    "NOREPLICAS": "misconf",
+    "CLUSTERDOWN": "cluster",
+    "TRYAGAIN": "cluster",
+    "MOVED": "cluster",
+    "ASK": "cluster",
+}
+_FINAL = {"NOAUTH": "auth", "WRONGPASS": "auth", "NOPERM": "no_permission"}
+
+
+class Lost(Exception):
+    """
+    The connection failed.
+
+    Args:
+        reason: As in `Unavailable`.
+        sent: Whether bytes of the call may have reached the server.
+        detail: In the system's words.
+    """
+
+    def __init__(self, reason: str, sent: bool, detail: str = "") -> None:
+        super().__init__(reason, sent, detail)
+        self.reason = reason
+        self.sent = sent
+        self.detail = detail
+
+
+class ErrorReply(Exception):
+    """The server answered with an error, e.g. ``LOADING Redis is loading the dataset in memory``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = text.partition(" ")[0]
+
+
+def is_max_clients(text: str) -> bool:
+    """Whether the server turned the connection away for want of a free one."""
+    return "max number of clients" in text
+
+
+class Attempts:
+    """
+    The attempts at one call, up to its deadline.
+
+    Args:
+        queue: Its name, for errors.
+        call: What is being sent.
+        deadline: On the monotonic clock.
+
+    Attributes:
+        resent: An earlier attempt may have been executed.
+    """
+
+    def __init__(self, queue: str, call: Call, deadline: float) -> None:
+        self._queue = queue
+        self._call = call
+        self.deadline = deadline
+        self.resent = False
+        self._failures = 0
+
+    @property
+    def patience(self) -> float:
+        """
+        Seconds to wait for an answer now.
+
+        Half of what is left where the call may be sent again: a connection that silently died leaves time for
+        another. All of it otherwise.
+        """
+        left = self.deadline - time.monotonic()
+        return left if not self._call.repeat or left < 1 else left / 2
+
+    def lost(self, lost: Lost) -> float:
+        """Seconds to wait before the next attempt, or the error that ends the call."""
+        if lost.reason in ("auth", "no_permission"):
+            raise self._unavailable(lost.reason, lost.detail) from lost
+        if lost.sent:
+            self.resent = True
+            if not self._call.repeat:
+                raise self._unavailable(lost.reason, lost.detail) from lost
+        return self._pause(self._unavailable(lost.reason, lost.detail), lost)
+
+    def refused(self, reply: ErrorReply) -> float:
+        """Likewise, after an error reply: the script did not run, or failed before it wrote."""
+        if reply.code == "OOM":
+            raise Full from reply
+        if reply.code in _TRANSIENT:
+            return self._pause(self._unavailable(_TRANSIENT[reply.code], reply.text), reply)
+        if is_max_clients(reply.text):
+            return self._pause(self._unavailable("max_clients", reply.text), reply)
+        raise self._error(reply) from reply
+
+    def _error(self, reply: ErrorReply) -> BoundqError:
+        if reply.code in _FINAL:
+            return self._unavailable(_FINAL[reply.code], reply.text)
+        if reply.code == "WRONGTYPE":
+            return DataError(self._queue, f"script {self._call.script.name}", "wrong_type", reply.text)
+        return Unavailable(self._queue, "unknown", "protocol", reply.text)
+
+    def _unavailable(self, reason: str, detail: str) -> Unavailable:
+        outcome: Outcome = "unknown" if self.resent else "not_sent"
+        return Unavailable(self._queue, outcome, reason, detail)
+
+    def _pause(self, error: BoundqError, cause: Exception) -> float:
+        self._failures += 1
+        # 25-50 ms, then doubling to 0.5-1 s: at most some five attempts in the first second, two a second after.
+        pause: float = min(0.05 * 2.0 ** (self._failures - 1), 1.0) * (0.5 + random.random() / 2)
+        if time.monotonic() + pause >= self.deadline:
+            raise error from cause
+        return pause
+
+
+def redirection(reply: ErrorReply) -> tuple[str, tuple[str, int]] | None:
+    """``("MOVED" or "ASK", (host, port))`` where a cluster node sends us elsewhere; host "" is the same host."""
+    if reply.code not in ("MOVED", "ASK"):
+        return None
+    host, _, port = reply.text.split()[2].rpartition(":")
+    return reply.code, (host.strip("[]"), int(port))
+
+
+def is_old(reply: ErrorReply) -> bool:
+    """Whether the server is too old for ``#!lua`` scripts: it takes the line for a mistake."""
+    return "compiling script" in reply.text and "near '#'" in reply.text
+
+
+def version_of(info: bytes) -> str:
+    """``"Redis 6.2.5"``, out of ``INFO server``."""
+    fields = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
+    if "valkey_version" in fields:
+        return f"Valkey {fields['valkey_version']}"
+    return f"Redis {fields.get('redis_version', '(unknown version)')}"

@@ -1,0 +1,42 @@
+"""What one connection's owner knows of one queue: its producer id, its count of calls, the server's clock."""
+
+from __future__ import annotations
+
+import time
+
+# How old a reading of the server's clock may be: it stamps `created`, from which ages are shown.
+CLOCK_SECONDS = 60.0
+
+
+class Session:
+    """
+    The state of one producer at one queue. Not shared between threads: a call is numbered, sent and answered
+    before the next one is numbered.
+    """
+
+    __slots__ = ("_offset_ms", "_read_at", "number", "producer")
+
+    def __init__(self) -> None:
+        self.producer = 0  # 0: not enlisted
+        self.number = 0
+        self._offset_ms = 0.0
+        self._read_at = -CLOCK_SECONDS
+
+    def enlist(self, producer: int) -> None:
+        """Take a new identity; numbers begin anew."""
+        self.producer = producer
+        self.number = 0
+
+    def set_clock(self, server_ms: int) -> None:
+        """The server said what time it is."""
+        self._read_at = time.monotonic()
+        self._offset_ms = server_ms - self._read_at * 1000
+
+    @property
+    def stale(self) -> bool:
+        """Whether the server's clock should be read again."""
+        return time.monotonic() - self._read_at > CLOCK_SECONDS
+
+    def created(self) -> bytes:
+        """Now by the server's clock, as an envelope has it."""
+        return round(self._offset_ms + time.monotonic() * 1000).to_bytes(6, "big")

@@ -1,0 +1,92 @@
+"""Sizes and durations as people write them, and as the scripts take them."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime, timedelta
+
+from boundq.errors import ConfigError
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
+
+# Doubles hold every integer up to 2**53; Lua and zset scores know no other number.
+MOST = 2**53 - 1
+
+
+def parse_size(value: object, setting: str = "size") -> int:
+    """
+    Bytes of ``67108864``, ``"64 MiB"`` (2**20) or ``"64 MB"`` (10**6).
+
+    Raises:
+        ConfigError: Not a positive whole number of bytes.
+    """
+    number: float
+    if isinstance(value, str):
+        match = _SIZE.match(value)
+        unit = _UNITS.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise ConfigError(setting, value, 'write a number of bytes, or a size such as "64 MiB" or "64 MB"')
+        number = float(match[1]) * unit
+    else:
+        return positive_int(value, setting)
+    if number != int(number):
+        raise ConfigError(setting, value, "that is not a whole number of bytes")
+    return positive_int(int(number), setting, shown=value)
+
+
+def positive_int(value: object, setting: str, *, shown: object = None) -> int:
+    """A whole number from 1 up; a limit is never zero, negative, NaN or absent by accident."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(setting, value, "it must be a whole number, 1 or more")
+    if not 1 <= value <= MOST:
+        raise ConfigError(setting, value if shown is None else shown, f"it must be from 1 to {MOST}")
+    return value
+
+
+def format_size(count: float) -> str:
+    """``"64.0 MiB"``: four significant places at most, binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def seconds(value: object, setting: str, *, least: float = 0.0) -> float:
+    """Seconds of an int, a float or a timedelta; finite, and not below ``least``."""
+    if isinstance(value, timedelta):
+        number = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(setting, value, "it must be seconds (a number) or a timedelta")
+    else:
+        number = float(value)
+    if not math.isfinite(number) or number < least:
+        raise ConfigError(setting, value, f"it must be a finite number of seconds, {least:g} or more")
+    return number
+
+
+def milliseconds(value: object, setting: str, *, least: int = 0) -> int:
+    """As `seconds`, in the integer milliseconds that Redis gets; rounded up, so nothing is due too early."""
+    return math.ceil(round(seconds(value, setting, least=least / 1000) * 1000, 6))
+
+
+def epoch_milliseconds(value: object, setting: str) -> int:
+    """Unix milliseconds of an aware datetime; a naive one is refused, since nobody knows which hour it means."""
+    if not isinstance(value, datetime):
+        raise ConfigError(setting, value, "it must be a datetime with a time zone")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise ConfigError(setting, value, "the datetime has no time zone; use e.g. datetime.now(timezone.utc)")
+    return math.ceil(value.timestamp() * 1000)

@@ -1,0 +1,336 @@
+"""An event loop's connections to a target, and the exchange of calls over them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from boundq._call import Answer, Call, Flow, Full, pack, pack_call
+from boundq._connect import is_foreign
+from boundq._retry import Attempts, ErrorReply, Lost, is_old, redirection, version_of
+from boundq._session import Session
+from boundq._target import Target
+from boundq.aio._wire import Wire, open_wire
+from boundq.errors import ServerUnsupported
+
+R = TypeVar("R")
+
+# Redirections, and lessons in a script, that one attempt at a call may take.
+MOST_ROUNDS = 6
+# A connection on which nothing was heard for so long, in seconds, while an answer was due, is taken for dead.
+SILENCE = 1.0
+
+
+class Once(Protocol):
+    """One attempt at a call."""
+
+    async def once(self, call: Call, deadline: float) -> list[Any]:
+        """The reply, or `Lost`, or `ErrorReply`."""
+
+    async def close(self) -> None: ...
+
+
+class Link:
+    """
+    One event loop's way to a target. Any number of tasks may use it at once.
+
+    Args:
+        target: Where to.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._once: Once = ClientOnce(target) if is_foreign(target) else WireOnce(target)
+        self._idle: dict[str, list[Session]] = {}
+
+    @contextmanager
+    def session(self, queue: str) -> Iterator[Session]:
+        """What a producer knows of a queue, to oneself: its calls are numbered one after the other."""
+        idle = self._idle.setdefault(queue, [])
+        session = idle.pop() if idle else Session()
+        try:
+            yield session
+        finally:
+            idle.append(session)
+
+    async def drive(self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False) -> R:
+        """
+        Run a flow to its end.
+
+        Args:
+            queue: Its name, for errors.
+            flow: What to do.
+            seconds: For the whole flow, time spent waiting on a list apart; ``each``: for each of its calls.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            call = next(flow)
+            while True:
+                if each or call.block:
+                    deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
+                try:
+                    answer = await self._exchange(queue, call, deadline)
+                except Full as full:
+                    call = flow.throw(full)
+                else:
+                    call = flow.send(answer)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+
+    async def _exchange(self, queue: str, call: Call, deadline: float) -> Answer:
+        attempts = Attempts(queue, call, deadline)
+        while True:
+            try:
+                patience = attempts.patience + (call.block[1] / 2 if call.block else 0)
+                return Answer(await self._once.once(call, time.monotonic() + patience), attempts.resent)
+            except Lost as lost:
+                pause = attempts.lost(lost)
+            except ErrorReply as reply:
+                pause = attempts.refused(reply)
+            await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Hang up; the next call connects anew."""
+        await self._once.close()
+
+
+class WireOnce:
+    """Attempts over connections of our own: one that all share, and one for each task that waits on a list."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._address: tuple[str, int] | None = None
+        self._shared: Wire | None = None
+        self._waiting: list[Wire] = []  # idle ones, for those that wait
+        self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self._opening = asyncio.Lock()
+
+    async def once(self, call: Call, deadline: float) -> list[Any]:
+        address, load, asking = self._address, False, False
+        for _ in range(MOST_ROUNDS):
+            try:
+                return await self._send(call, deadline, address, load=load, asking=asking)
+            except ErrorReply as reply:
+                if reply.code == "NOSCRIPT" and not load:
+                    # The server is new, restarted or flushed: teach it the script in the same write. Its list,
+                    # if any, was waited on.
+                    load, call = True, call._replace(block=None)
+                elif reply.code == "NOSCRIPT":
+                    raise await self._refusal(call, deadline) from reply
+                elif found := redirection(reply):
+                    kind, (host, port) = found
+                    address = (host or (address or ("localhost", 0))[0], port)
+                    asking = kind == "ASK"
+                    if not asking:
+                        self._move(address)
+                else:
+                    if reply.code in ("READONLY", "MASTERDOWN", "LOADING"):
+                        self._hang_up()  # another server may be the primary by now
+                    raise
+        raise ErrorReply("CLUSTERDOWN sent from node to node")
+
+    async def _send(
+        self, call: Call, deadline: float, address: tuple[str, int] | None, *, load: bool, asking: bool
+    ) -> list[Any]:
+        """Write and read the call, and what has to come before it."""
+        data, before = pack_call(call), int(call.block is not None)
+        if asking:
+            data, before = pack(b"ASKING") + data, before + 1
+        if load:
+            data, before = pack(b"SCRIPT", b"LOAD", call.script.text) + data, before + 1
+        if asking:
+            wire = await open_wire(self._target, address, _left(deadline))
+        elif call.block:
+            wire = self._waiting.pop() if self._waiting else await self._open(deadline)
+        else:
+            wire = await self._get_shared(deadline)
+        answered = False
+        try:
+            replies = await wire.exchange(data, before + 1, _left(deadline))
+            answered = True
+        except Lost as lost:
+            if lost.reason == "timeout" and time.monotonic() - wire.heard_at > SILENCE:
+                wire.close()
+            raise
+        finally:
+            if asking or (call.block and not answered):
+                wire.close()  # an answer that nobody wants is still to come
+            elif call.block and not wire.closed:
+                self._waiting.append(wire)
+        last = replies[-1]
+        if isinstance(last, ErrorReply):
+            raise last
+        answer: list[Any] = last
+        return answer
+
+    async def _refusal(self, call: Call, deadline: float) -> Exception:
+        """Why the script could not be loaded."""
+        wire = await self._get_shared(deadline)
+        (reply,) = await wire.exchange(pack(b"SCRIPT", b"LOAD", call.script.text), 1, _left(deadline))
+        if not isinstance(reply, ErrorReply):
+            return ErrorReply("TRYAGAIN the script was flushed again")
+        if is_old(reply):
+            (info,) = await wire.exchange(pack(b"INFO", b"server"), 1, _left(deadline))
+            return ServerUnsupported(version_of(info) if isinstance(info, bytes) else "too old")
+        return reply
+
+    async def _get_shared(self, deadline: float) -> Wire:
+        wire = self._shared
+        if wire is None or wire.closed:
+            async with self._opening:
+                wire = self._shared
+                if wire is None or wire.closed:
+                    wire = self._shared = await self._open(deadline)
+        return wire
+
+    async def _open(self, deadline: float) -> Wire:
+        self._waiting = [wire for wire in self._waiting if not wire.closed]
+        address = self._address
+        if self._target.kind == "sentinel":
+            address = await _primary(self._target, _left(deadline))
+        elif self._target.kind == "cluster" and address is None:
+            address = self._target.nodes[int(time.monotonic() * 1000) % len(self._target.nodes)]
+        try:
+            wire = await open_wire(self._target, address, _left(deadline))
+        except Lost:
+            self._address = None  # the cluster node we knew is gone: ask another
+            raise
+        self._all.add(wire)
+        return wire
+
+    def _move(self, address: tuple[str, int]) -> None:
+        """The slot is at another node, for good."""
+        self._address = address
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        shared, self._shared = self._shared, None
+        idle, self._waiting = self._waiting, []
+        for wire in (shared, *idle):
+            if wire is not None:
+                wire.close()
+
+    async def close(self) -> None:
+        self._hang_up()
+        for wire in list(self._all):
+            wire.close()
+        await asyncio.sleep(0)  # the transports close in the loop's next round
+
+
+class ClientOnce:
+    """Attempts through the user's own client, where it is none of redis-py's real ones: fakeredis."""
+
+    def __init__(self, target: Target) -> None:
+        self._client = target.client
+
+    async def once(self, call: Call, deadline: float) -> list[Any]:
+        import redis
+
+        try:
+            if call.block:
+                key, seconds = call.block
+                await self._do("BLPOP", key, seconds)
+            rest = (len(call.keys), *call.keys, *call.args)
+            try:
+                reply = await self._do("EVALSHA", call.script.plain_sha, *rest)
+            except redis.exceptions.NoScriptError:
+                await self._do("SCRIPT LOAD", call.script.plain)
+                reply = await self._do("EVALSHA", call.script.plain_sha, *rest)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise Lost("reset", True, str(error)) from error
+        except redis.ResponseError as error:
+            raise ErrorReply(str(error)) from error
+        answer: list[Any] = reply
+        return answer
+
+    async def _do(self, *command: Any) -> Any:
+        return await self._client.execute_command(*command)
+
+    async def close(self) -> None:
+        """The client is the user's."""
+
+
+async def _primary(target: Target, seconds: float) -> tuple[str, int]:
+    from redis import exceptions
+    from redis.asyncio import connection as connections
+    from redis.asyncio.sentinel import Sentinel
+
+    password = connections.parse_url(target.url).get("sentinel_password")
+    kwargs = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "password": password}
+    if target.url.startswith("rediss"):
+        kwargs["ssl"] = True
+    sentinel = Sentinel(target.nodes, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # redis-py's
+    try:
+        address: tuple[str, int] = await sentinel.discover_master(target.service)
+    except exceptions.RedisError as error:
+        raise Lost("refused", False, f"no sentinel names a primary {target.service!r}") from error
+    finally:
+        for client in sentinel.sentinels:
+            await client.aclose()
+    return address
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.001)
+
+
+class Hub:
+    """All event loops' links to one target, in this process; queues of one target share them."""
+
+    _hubs: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], Hub]] = weakref.WeakValueDictionary()
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._forget()
+
+    @classmethod
+    def of(cls, target: Target) -> Hub:
+        """The hub of this target."""
+        key = (target.kind, target.url, target.nodes, target.service, id(target.client))
+        hub = cls._hubs.get(key)
+        if hub is None:
+            hub = cls._hubs[key] = cls(target)
+        return hub
+
+    async def link(self) -> Link:
+        """The running loop's link."""
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            target = await loop.run_in_executor(None, _started, self._target) if self._embedded else self._target
+            link = self._links.setdefault(loop, Link(target))
+        return link
+
+    async def close(self) -> None:
+        """Hang up the running loop's connections; a later call connects anew."""
+        link = self._links.get(asyncio.get_running_loop())
+        if link is not None:
+            await link.close()
+
+    @property
+    def _embedded(self) -> bool:
+        return self._target.kind == "embedded"
+
+    def _forget(self) -> None:
+        self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        for hub in list(cls._hubs.values()):
+            hub._forget()
+
+
+def _started(target: Target) -> Target:
+    """The target, with an embedded server started and in its place."""
+    from boundq._embedded import resolve
+
+    return Target("single", resolve(target.url))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Hub._after_fork)

@@ -1,0 +1,129 @@
+"""
+One connection to a server, shared by all tasks of an event loop: requests go out as they come, replies are handed
+to them in order.
+
+redis-py's asyncio `Connection` opens it (TCP, TLS, unix socket, user and password, database); then its transport
+gets our protocol, which feeds hiredis and wakes who waits: no stream, no reader task, no pool between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any
+
+import hiredis
+
+from boundq._connect import lost_connecting, make_connection
+from boundq._retry import ErrorReply, Lost
+from boundq._target import Target
+
+_NOTHING = object()
+
+
+class Wire(asyncio.Protocol):
+    """An open connection; `open_wire` makes one."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        # Who waits, in order: how many replies, those that came, and whom to tell.
+        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = connection._writer.transport
+        self._transport.set_protocol(self)
+        self._gone = self._loop.create_future()
+        self.heard_at = time.monotonic()
+        # `asyncio.run` cancels what still runs at its end: that hangs up for those who forgot to close.
+        self._keeper = self._loop.create_task(self._keep())
+
+    def exchange(self, data: bytes, count: int, seconds: float) -> asyncio.Future[list[Any]]:
+        """
+        Write, and a future of ``count`` replies, error replies among them as `ErrorReply`.
+
+        The future fails with `Lost` when the connection breaks or the time is over. Who no longer waits has its
+        replies thrown away when they come.
+        """
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if self._transport.is_closing():
+            future.set_exception(Lost("reset", False, "the connection is closed"))
+            return future
+        self._waiting.append((count, [], future))
+        self._transport.write(data)
+        timer = self._loop.call_later(max(seconds, 0.001), _expire, future)
+        future.add_done_callback(lambda _: timer.cancel())
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = time.monotonic()
+        reader = self._reader
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not _NOTHING:
+                if not self._waiting:
+                    return self.close()  # something that nobody asked for, e.g. a farewell
+                count, replies, future = self._waiting[0]
+                replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
+                if len(replies) == count:
+                    self._waiting.popleft()
+                    if not future.done():
+                        future.set_result(replies)
+        except hiredis.ProtocolError as error:
+            self._fail(Lost("protocol", True, str(error)))
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(Lost("reset", True, str(error or "the server closed the connection")))
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is no use any more."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Hang up; who waits gets `Lost`."""
+        self._transport.close()
+        self._fail(Lost("reset", True, "the connection was closed"))
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def _fail(self, lost: Lost) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, future in waiting:
+            if not future.done():
+                future.set_exception(lost)
+
+    async def _keep(self) -> None:
+        try:
+            await self._gone
+        finally:
+            self._transport.close()
+
+
+def _expire(future: asyncio.Future[list[Any]]) -> None:
+    if not future.done():
+        future.set_exception(Lost("timeout", True, "no answer in time"))
+
+
+async def open_wire(target: Target, address: tuple[str, int] | None, seconds: float) -> Wire:
+    """
+    Connect.
+
+    Raises:
+        Lost: Not connected.
+    """
+    import redis
+    from redis.asyncio import connection as connections
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    connection = make_connection(connections, Retry(NoBackoff(), 0), target, address, seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.connect()
+    except (redis.RedisError, OSError) as error:
+        raise lost_connecting(error) from error
+    return Wire(connection)

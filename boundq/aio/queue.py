@@ -1,0 +1,251 @@
+"""AsyncQueue: the shell for asyncio. Each method is one flow of the core, driven to its end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from boundq._call import Flow
+from boundq._core.inspection import Recount
+from boundq._core.queue import BaseQueue, Bulk
+from boundq._job import JobOptions, Prepared
+from boundq._sizes import seconds
+from boundq.aio._combine import Combiner
+from boundq.aio._link import Hub, Link
+from boundq.aio.lease import AsyncLease
+from boundq.errors import BoundqError
+from boundq.lease import BaseLease
+from boundq.limits import Limits
+from boundq.model import EnqueueResult, Job, Page, Receipt, Rejection, State, Stats
+from boundq.task import CallOptions, EnqueueOptions, Task
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from boundq.sync.queue import Queue
+
+__all__ = ["AsyncQueue"]
+
+R = TypeVar("R")
+
+
+class AsyncQueue(BaseQueue):
+    """
+    A bounded queue, for asyncio; mirrors `Queue` name for name.
+
+    Declaring one does no I/O; the first call connects and, where there is no such queue yet, creates it with these
+    limits. Any number of tasks may share it, in several event loops; each loop has one connection, and one more for
+    each task that waits. Concurrent enqueues are merged into one script.
+
+    Args:
+        name: 1 to 64 of ``A-Za-z0-9._-``.
+        url_or_client: ``redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// embedded:``, or a redis-py
+            client; None: the environment's ``BOUNDQ_URL``, then ``redis://localhost:6379/0``.
+        max_jobs, max_bytes: Shorthand for those two of `Limits`.
+        limits: The queue's limits; the server's stand where they differ.
+        deadline: Seconds that a call may take, connecting and repeats included.
+        create: False: only use a queue that exists.
+    """
+
+    async def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Receipt:
+        """Add a job for a task, or for the name of one; see `Task.enqueue`."""
+        return await self._enqueuer(task).aenqueue(*args, **kwargs)
+
+    async def try_enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Receipt | Rejection:
+        """As `enqueue`, but a refusal is returned and not raised."""
+        return await self._enqueuer(task).atry_enqueue(*args, **kwargs)
+
+    async def enqueue_bytes(self, payload: bytes, **options: Unpack[EnqueueOptions]) -> Receipt:
+        """Add a job with a payload of your own; options as in `EnqueueOptions`."""
+        outcome = await self.try_enqueue_bytes(payload, **options)
+        if isinstance(outcome, Rejection):
+            raise outcome.error()
+        return outcome
+
+    async def try_enqueue_bytes(self, payload: bytes, **options: Unpack[EnqueueOptions]) -> Receipt | Rejection:
+        """As `enqueue_bytes`, but a refusal is returned and not raised."""
+        return await self._admit(*self._raw(payload, options))
+
+    async def enqueue_many(
+        self, jobs: Iterable[bytes | Prepared], *, atomic: bool = False, **options: Unpack[JobOptions]
+    ) -> list[EnqueueResult]:
+        """
+        Add many jobs, a few hundred in a script.
+
+        Args:
+            jobs: Payloads, or jobs made with ``task.call(...)``; any iterable, taken as it goes.
+            atomic: All or none; one script's worth at most (500 plain jobs of one priority, else 100). Otherwise
+                the longest prefix that fits is admitted.
+            options: For the payloads among them.
+
+        Returns:
+            What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
+            is an ``error`` of the jobs concerned, not an exception.
+        """
+        link = await self._hub.link()
+        with link.session(self.name) as session:
+            if atomic:
+                prepared = self._together(jobs, options)
+                if not prepared:
+                    return []
+                flow = self._admission.enqueue(session, prepared, atomic=True)
+                return self._all_or_none(prepared, await link.drive(self.name, flow, self._deadline))
+            bulk = Bulk()
+            for chunk in self._chunks(jobs, options):
+                rest: Sequence[Prepared] = chunk
+                while rest and not bulk.stopped(rest):
+                    try:
+                        flow = self._admission.enqueue(session, rest)
+                        rest = bulk.answered(rest, await link.drive(self.name, flow, self._deadline))
+                    except BoundqError as error:
+                        bulk.failed(rest, error)
+                        break
+        return bulk.results
+
+    async def claim(
+        self, n: int = 1, *, wait: float | timedelta = 0.0, lease: float | timedelta = 30.0
+    ) -> list[AsyncLease]:
+        """
+        Take jobs under a lease.
+
+        Args:
+            n: At most so many, 1 to 500.
+            wait: Seconds to wait for the first one; 0: do not.
+            lease: Seconds until another worker may have them, unless settled or extended.
+
+        Returns:
+            None to n leases. A claim is never repeated: `Unavailable` with outcome ``unknown`` means that jobs may
+            be leased to nobody until the lease ends.
+        """
+        flow = self._deliveries.claim(n, lease, seconds(wait, "wait"))
+        return [AsyncLease(self, delivery) for delivery in await self._run(flow)]
+
+    async def settle(
+        self,
+        *,
+        acks: Sequence[BaseLease] = (),
+        retries: Sequence[tuple[BaseLease, float | timedelta]] = (),
+        releases: Sequence[BaseLease] = (),
+        buries: Sequence[tuple[BaseLease, str, str]] = (),
+    ) -> list[BaseLease]:
+        """
+        Settle many leases in one call.
+
+        Args:
+            acks: Done.
+            retries: Lease and delay in seconds.
+            releases: Deliveries given back.
+            buries: Lease, reason and error text.
+
+        Returns:
+            Those whose lease was gone; nothing was done for them, and their ``cancelled`` says whether the job is
+            gone too.
+        """
+        by_id, work = self._settlement(acks, retries, releases, buries)
+        return self._lost(by_id, await self._run(self._deliveries.settle(work), each=True))
+
+    async def extend(self, leases: Sequence[BaseLease], lease: float | timedelta = 30.0) -> list[BaseLease]:
+        """Let leases end ``lease`` seconds from now; those that are lost come back."""
+        by_id = {one.id: one for one in leases}
+        _, lost = await self._run(self._deliveries.extend([one.delivery for one in leases], lease))
+        return self._extended(by_id, lost, lease)
+
+    async def cancel(self, job_id: str) -> bool:
+        """Take a job out, in whatever state it is; False where there is none of this id."""
+        return bool(await self._run(self._control.cancel([job_id])))
+
+    async def get(self, job_id: str) -> Job | None:
+        """One job, None where there is none of this id."""
+        return await self._run(self._inspection.get(job_id))
+
+    async def position(self, job_id: str) -> int | None:
+        """How many ready jobs of its priority come before it, at most; None when it is not ready."""
+        job = await self.get(job_id)
+        return job.ahead if job else None
+
+    async def peek(self, state: State = "ready", n: int = 10, after: str | None = None) -> Page:
+        """One page of the jobs in a state; the page's ``after`` fetches the next."""
+        return await self._run(self._inspection.peek(state, n, after), each=True)
+
+    async def stats(self) -> Stats:
+        """The queue in numbers, without a scan."""
+        return await self._run(self._inspection.stats())
+
+    async def recount(self, *, repair: bool = False) -> Recount:
+        """Compare the byte counters with the stored jobs; ``repair`` sets them right if nothing moves meanwhile."""
+        return await self._run(self._inspection.recount(repair=repair), each=True)
+
+    async def pause(self, by: str = "") -> bool:
+        """Stop claims; admission goes on up to the limits. Whether that changed anything."""
+        return await self._run(self._control.switch("pause", by))
+
+    async def resume(self, by: str = "") -> bool:
+        """Allow claims again."""
+        return await self._run(self._control.switch("resume", by))
+
+    async def seal(self, by: str = "") -> bool:
+        """Stop admission (`QueueSealed`); claims go on. Whether that changed anything."""
+        return await self._run(self._control.switch("seal", by))
+
+    async def unseal(self, by: str = "") -> bool:
+        """Allow admission again."""
+        return await self._run(self._control.switch("unseal", by))
+
+    async def configure(self, limits: Limits, by: str = "") -> bool:
+        """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
+        return await self._run(self._control.configure(limits, by), each=True)
+
+    async def purge(self, *states: State) -> int:
+        """
+        Delete all jobs of these states (ready, scheduled and active by default), in bounded steps. For good.
+
+        Returns:
+            How many they were.
+        """
+        return await self._run(self._control.purge(states or ("ready", "scheduled", "active")), each=True)
+
+    async def close(self) -> None:
+        """Hang up this event loop's connections to the server; a later call connects anew."""
+        await self._hub.close()
+
+    @property
+    def sync(self) -> Queue:
+        """The same queue for threads."""
+        if self._twin is None:
+            from boundq.sync.queue import Queue
+
+            self._twin = self._make_twin(Queue)
+        twin: Queue = self._twin
+        return twin
+
+    @property
+    def aio(self) -> AsyncQueue:
+        """This queue."""
+        return self
+
+    async def _admit(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
+        wait, seconds_left = self._call_times(call)
+        link = await self._hub.link()
+        if wait:
+            with link.session(self.name) as session:
+                flow = self._admission.enqueue_waiting(session, job, wait)
+                return await link.drive(self.name, flow, seconds_left)
+        combiner = self._combiners.get(link)
+        if combiner is None:
+            combiner = self._combiners[link] = Combiner(self.name, self._admission, link, self._deadline)
+        return await combiner.enqueue(job, seconds_left)
+
+    async def _run(self, flow: Flow[R], *, each: bool = False) -> R:
+        link = await self._hub.link()
+        return await link.drive(self.name, flow, self._deadline, each=each)
+
+    @cached_property
+    def _hub(self) -> Hub:
+        return Hub.of(self._target)
+
+    @cached_property
+    def _combiners(self) -> weakref.WeakKeyDictionary[Link, Combiner]:
+        return weakref.WeakKeyDictionary()

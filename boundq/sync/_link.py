@@ -1,0 +1,293 @@
+"""A thread's connection to a target, and the exchange of calls over it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from boundq._call import Answer, Call, Flow, Full, pack, pack_call
+from boundq._connect import is_foreign
+from boundq._retry import Attempts, ErrorReply, Lost, is_old, redirection, version_of
+from boundq._session import Session
+from boundq._target import Target
+from boundq.errors import ServerUnsupported
+from boundq.sync._wire import Wire
+
+R = TypeVar("R")
+
+# Redirections, and lessons in a script, that one attempt at a call may take.
+MOST_ROUNDS = 6
+
+
+class Once(Protocol):
+    """One attempt at a call."""
+
+    def once(self, call: Call, deadline: float) -> list[Any]:
+        """The reply, or `Lost`, or `ErrorReply`."""
+
+    def close(self) -> None: ...
+
+
+class Link:
+    """
+    One thread's way to a target. Calls go out one at a time.
+
+    Args:
+        target: Where to.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._once: Once = ClientOnce(target) if is_foreign(target) else WireOnce(target)
+        self._sessions: dict[str, Session] = {}
+
+    def session(self, queue: str) -> Session:
+        """What this thread knows of a queue."""
+        session = self._sessions.get(queue)
+        if session is None:
+            session = self._sessions[queue] = Session()
+        return session
+
+    def drive(self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False) -> R:
+        """
+        Run a flow to its end.
+
+        Args:
+            queue: Its name, for errors.
+            flow: What to do.
+            seconds: For the whole flow, time spent waiting on a list apart; ``each``: for each of its calls.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            call = next(flow)
+            while True:
+                if each or call.block:
+                    deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
+                try:
+                    answer = self._exchange(queue, call, deadline)
+                except Full as full:
+                    call = flow.throw(full)
+                else:
+                    call = flow.send(answer)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+
+    def _exchange(self, queue: str, call: Call, deadline: float) -> Answer:
+        attempts = Attempts(queue, call, deadline)
+        while True:
+            try:
+                patience = attempts.patience + (call.block[1] / 2 if call.block else 0)
+                return Answer(self._once.once(call, time.monotonic() + patience), attempts.resent)
+            except Lost as lost:
+                pause = attempts.lost(lost)
+            except ErrorReply as reply:
+                pause = attempts.refused(reply)
+            time.sleep(pause)
+
+    def close(self) -> None:
+        """Hang up; the next call connects anew."""
+        self._once.close()
+
+
+class WireOnce:
+    """Attempts over a connection of our own."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._address: tuple[str, int] | None = None
+        self._wire: Wire | None = None
+
+    def once(self, call: Call, deadline: float) -> list[Any]:
+        if self._wire is not None and not call.repeat and self._wire.dead:
+            self.close()
+        home, load, asking = self._address, False, False
+        for _ in range(MOST_ROUNDS):
+            try:
+                return self._send(call, deadline, load=load, asking=asking)
+            except Lost:
+                self.close()
+                raise
+            except ErrorReply as reply:
+                if reply.code == "NOSCRIPT" and not load:
+                    # The server is new, restarted or flushed: teach it the script in the same write. Its list,
+                    # if any, was waited on.
+                    load, call = True, call._replace(block=None)
+                elif reply.code == "NOSCRIPT":
+                    raise self._refusal(call, deadline) from reply
+                elif found := redirection(reply):
+                    kind, (host, port) = found
+                    self.close()
+                    self._address = (host or (self._address or ("localhost", 0))[0], port)
+                    asking = kind == "ASK"
+                else:
+                    if reply.code in ("READONLY", "MASTERDOWN", "LOADING"):
+                        self.close()  # another server may be the primary by now
+                    raise
+            finally:
+                if asking and self._wire is not None:  # for that one call only
+                    self.close()
+                    self._address = home
+        raise ErrorReply("CLUSTERDOWN sent from node to node")
+
+    def _send(self, call: Call, deadline: float, *, load: bool, asking: bool) -> list[Any]:
+        """Write and read the call, and what has to come before it."""
+        wire = self._wire or self._connect(deadline)
+        data, before = pack_call(call), int(call.block is not None)
+        if asking:
+            data, before = pack(b"ASKING") + data, before + 1
+        if load:
+            data, before = pack(b"SCRIPT", b"LOAD", call.script.text) + data, before + 1
+        try:
+            replies = wire.exchange(data, before + 1, deadline)
+        except BaseException:  # an interrupt too: an answer is still to come on this connection
+            self.close()
+            raise
+        last = replies[-1]
+        if isinstance(last, ErrorReply):
+            raise last
+        answer: list[Any] = last
+        return answer
+
+    def _refusal(self, call: Call, deadline: float) -> Exception:
+        """Why the script could not be loaded."""
+        wire = self._wire or self._connect(deadline)
+        (reply,) = wire.exchange(pack(b"SCRIPT", b"LOAD", call.script.text), 1, deadline)
+        if not isinstance(reply, ErrorReply):
+            return ErrorReply("TRYAGAIN the script was flushed again")
+        if is_old(reply):
+            (info,) = wire.exchange(pack(b"INFO", b"server"), 1, deadline)
+            return ServerUnsupported(version_of(info) if isinstance(info, bytes) else "too old")
+        return reply
+
+    def _connect(self, deadline: float) -> Wire:
+        left = max(deadline - time.monotonic(), 0.001)
+        address = self._address
+        if self._target.kind == "sentinel":
+            address = _primary(self._target, left)
+        elif self._target.kind == "cluster" and address is None:
+            address = self._target.nodes[int(time.monotonic() * 1000) % len(self._target.nodes)]
+        elif self._target.kind == "client" and hasattr(self._target.client.connection_pool, "sentinel_manager"):
+            address = self._target.client.connection_pool.get_master_address()
+        try:
+            self._wire = Wire(self._target, address, left)
+        except Lost:
+            self._address = None  # the cluster node we knew is gone: ask another
+            raise
+        return self._wire
+
+    def close(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+
+class ClientOnce:
+    """Attempts through the user's own client, where it is none of redis-py's real ones: fakeredis."""
+
+    def __init__(self, target: Target) -> None:
+        self._client = target.client
+
+    def once(self, call: Call, deadline: float) -> list[Any]:
+        import redis
+
+        try:
+            if call.block:
+                key, seconds = call.block
+                self._client.execute_command("BLPOP", key, seconds)
+            rest = (len(call.keys), *call.keys, *call.args)
+            try:
+                reply = self._client.execute_command("EVALSHA", call.script.plain_sha, *rest)
+            except redis.exceptions.NoScriptError:
+                self._client.execute_command("SCRIPT LOAD", call.script.plain)
+                reply = self._client.execute_command("EVALSHA", call.script.plain_sha, *rest)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise Lost("reset", True, str(error)) from error
+        except redis.ResponseError as error:
+            raise ErrorReply(str(error)) from error
+        answer: list[Any] = reply
+        return answer
+
+    def close(self) -> None:
+        """The client is the user's."""
+
+
+def _primary(target: Target, seconds: float) -> tuple[str, int]:
+    from redis import connection as connections
+    from redis import exceptions
+    from redis.sentinel import Sentinel
+
+    options = connections.parse_url(target.url)  # type: ignore[no-untyped-call]  # redis-py's
+    password = options.get("sentinel_password")
+    kwargs = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "password": password}
+    if target.url.startswith("rediss"):
+        kwargs["ssl"] = True
+    try:
+        sentinel: Any = Sentinel(target.nodes, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # likewise
+        address: tuple[str, int] = sentinel.discover_master(target.service)
+    except exceptions.RedisError as error:
+        raise Lost("refused", False, f"no sentinel names a primary {target.service!r}") from error
+    return address
+
+
+class Hub:
+    """
+    All threads' links to one target, in this process. Queues of one target share them: a thread has one connection
+    to it, however many queues it uses.
+    """
+
+    _hubs: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], Hub]] = weakref.WeakValueDictionary()
+    _lock = threading.Lock()
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._forget()
+
+    @classmethod
+    def of(cls, target: Target) -> Hub:
+        """The hub of this target."""
+        key = (target.kind, target.url, target.nodes, target.service, id(target.client))
+        with cls._lock:
+            hub = cls._hubs.get(key)
+            if hub is None:
+                hub = cls._hubs[key] = cls(target)
+            return hub
+
+    def link(self) -> Link:
+        """This thread's link."""
+        link: Link | None = getattr(self._local, "link", None)
+        if link is None:
+            link = self._local.link = Link(_started(self._target))
+            self._links.add(link)
+        return link
+
+    def close(self) -> None:
+        """Hang up every thread's connection; a later call connects anew."""
+        for link in list(self._links):
+            link.close()
+
+    def _forget(self) -> None:
+        self._local = threading.local()
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        # A child must not speak on its parent's connections, nor number calls as its parent does.
+        cls._lock = threading.Lock()
+        for hub in list(cls._hubs.values()):
+            hub._forget()
+
+
+def _started(target: Target) -> Target:
+    """The target, with an embedded server started and in its place."""
+    if target.kind != "embedded":
+        return target
+    from boundq._embedded import resolve
+
+    return Target("single", resolve(target.url))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Hub._after_fork)

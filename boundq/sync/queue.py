@@ -1,0 +1,237 @@
+"""Queue: the shell for threads. Each method is one flow of the core, driven to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from boundq._call import Flow
+from boundq._core.inspection import Recount
+from boundq._core.queue import BaseQueue, Bulk
+from boundq._job import JobOptions, Prepared
+from boundq._sizes import seconds
+from boundq.errors import BoundqError
+from boundq.lease import BaseLease
+from boundq.limits import Limits
+from boundq.model import EnqueueResult, Job, Page, Receipt, Rejection, State, Stats
+from boundq.sync._link import Hub
+from boundq.sync.lease import Lease
+from boundq.task import CallOptions, EnqueueOptions, Task
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from boundq.aio.queue import AsyncQueue
+
+__all__ = ["Queue"]
+
+R = TypeVar("R")
+
+
+class Queue(BaseQueue):
+    """
+    A bounded queue.
+
+    Declaring one does no I/O; the first call connects and, where there is no such queue yet, creates it with these
+    limits. Threads may share it, each gets a connection of its own; so may forked children.
+
+    Args:
+        name: 1 to 64 of ``A-Za-z0-9._-``.
+        url_or_client: ``redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// embedded:``, or a redis-py
+            client; None: the environment's ``BOUNDQ_URL``, then ``redis://localhost:6379/0``.
+        max_jobs, max_bytes: Shorthand for those two of `Limits`.
+        limits: The queue's limits; the server's stand where they differ.
+        deadline: Seconds that a call may take, connecting and repeats included.
+        create: False: only use a queue that exists.
+    """
+
+    def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Receipt:
+        """Add a job for a task, or for the name of one; see `Task.enqueue`."""
+        return self._enqueuer(task).enqueue(*args, **kwargs)
+
+    def try_enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Receipt | Rejection:
+        """As `enqueue`, but a refusal is returned and not raised."""
+        return self._enqueuer(task).try_enqueue(*args, **kwargs)
+
+    def enqueue_bytes(self, payload: bytes, **options: Unpack[EnqueueOptions]) -> Receipt:
+        """Add a job with a payload of your own; options as in `EnqueueOptions`."""
+        outcome = self.try_enqueue_bytes(payload, **options)
+        if isinstance(outcome, Rejection):
+            raise outcome.error()
+        return outcome
+
+    def try_enqueue_bytes(self, payload: bytes, **options: Unpack[EnqueueOptions]) -> Receipt | Rejection:
+        """As `enqueue_bytes`, but a refusal is returned and not raised."""
+        return self._admit(*self._raw(payload, options))
+
+    def enqueue_many(
+        self, jobs: Iterable[bytes | Prepared], *, atomic: bool = False, **options: Unpack[JobOptions]
+    ) -> list[EnqueueResult]:
+        """
+        Add many jobs, a few hundred in a script.
+
+        Args:
+            jobs: Payloads, or jobs made with ``task.call(...)``; any iterable, taken as it goes.
+            atomic: All or none; one script's worth at most (500 plain jobs of one priority, else 100). Otherwise
+                the longest prefix that fits is admitted.
+            options: For the payloads among them.
+
+        Returns:
+            What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
+            is an ``error`` of the jobs concerned, not an exception.
+        """
+        link = self._hub.link()
+        if atomic:
+            prepared = self._together(jobs, options)
+            if not prepared:
+                return []
+            flow = self._admission.enqueue(link.session(self.name), prepared, atomic=True)
+            return self._all_or_none(prepared, link.drive(self.name, flow, self._deadline))
+        bulk = Bulk()
+        for chunk in self._chunks(jobs, options):
+            rest: Sequence[Prepared] = chunk
+            while rest and not bulk.stopped(rest):
+                try:
+                    flow = self._admission.enqueue(link.session(self.name), rest)
+                    rest = bulk.answered(rest, link.drive(self.name, flow, self._deadline))
+                except BoundqError as error:
+                    bulk.failed(rest, error)
+                    break
+        return bulk.results
+
+    def claim(self, n: int = 1, *, wait: float | timedelta = 0.0, lease: float | timedelta = 30.0) -> list[Lease]:
+        """
+        Take jobs under a lease.
+
+        Args:
+            n: At most so many, 1 to 500.
+            wait: Seconds to wait for the first one; 0: do not.
+            lease: Seconds until another worker may have them, unless settled or extended.
+
+        Returns:
+            None to n leases. A claim is never repeated: `Unavailable` with outcome ``unknown`` means that jobs may
+            be leased to nobody until the lease ends.
+        """
+        flow = self._deliveries.claim(n, lease, seconds(wait, "wait"))
+        return [Lease(self, delivery) for delivery in self._run(flow)]
+
+    def settle(
+        self,
+        *,
+        acks: Sequence[BaseLease] = (),
+        retries: Sequence[tuple[BaseLease, float | timedelta]] = (),
+        releases: Sequence[BaseLease] = (),
+        buries: Sequence[tuple[BaseLease, str, str]] = (),
+    ) -> list[BaseLease]:
+        """
+        Settle many leases in one call.
+
+        Args:
+            acks: Done.
+            retries: Lease and delay in seconds.
+            releases: Deliveries given back.
+            buries: Lease, reason and error text.
+
+        Returns:
+            Those whose lease was gone; nothing was done for them, and their ``cancelled`` says whether the job is
+            gone too.
+        """
+        by_id, work = self._settlement(acks, retries, releases, buries)
+        return self._lost(by_id, self._run(self._deliveries.settle(work), each=True))
+
+    def extend(self, leases: Sequence[BaseLease], lease: float | timedelta = 30.0) -> list[BaseLease]:
+        """Let leases end ``lease`` seconds from now; those that are lost come back."""
+        by_id = {one.id: one for one in leases}
+        _, lost = self._run(self._deliveries.extend([one.delivery for one in leases], lease))
+        return self._extended(by_id, lost, lease)
+
+    def cancel(self, job_id: str) -> bool:
+        """Take a job out, in whatever state it is; False where there is none of this id."""
+        return bool(self._run(self._control.cancel([job_id])))
+
+    def get(self, job_id: str) -> Job | None:
+        """One job, None where there is none of this id."""
+        return self._run(self._inspection.get(job_id))
+
+    def position(self, job_id: str) -> int | None:
+        """How many ready jobs of its priority come before it, at most; None when it is not ready."""
+        job = self.get(job_id)
+        return job.ahead if job else None
+
+    def peek(self, state: State = "ready", n: int = 10, after: str | None = None) -> Page:
+        """One page of the jobs in a state; the page's ``after`` fetches the next."""
+        return self._run(self._inspection.peek(state, n, after), each=True)
+
+    def stats(self) -> Stats:
+        """The queue in numbers, without a scan."""
+        return self._run(self._inspection.stats())
+
+    def recount(self, *, repair: bool = False) -> Recount:
+        """Compare the byte counters with the stored jobs; ``repair`` sets them right if nothing moves meanwhile."""
+        return self._run(self._inspection.recount(repair=repair), each=True)
+
+    def pause(self, by: str = "") -> bool:
+        """Stop claims; admission goes on up to the limits. Whether that changed anything."""
+        return self._run(self._control.switch("pause", by))
+
+    def resume(self, by: str = "") -> bool:
+        """Allow claims again."""
+        return self._run(self._control.switch("resume", by))
+
+    def seal(self, by: str = "") -> bool:
+        """Stop admission (`QueueSealed`); claims go on. Whether that changed anything."""
+        return self._run(self._control.switch("seal", by))
+
+    def unseal(self, by: str = "") -> bool:
+        """Allow admission again."""
+        return self._run(self._control.switch("unseal", by))
+
+    def configure(self, limits: Limits, by: str = "") -> bool:
+        """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
+        return self._run(self._control.configure(limits, by), each=True)
+
+    def purge(self, *states: State) -> int:
+        """
+        Delete all jobs of these states (ready, scheduled and active by default), in bounded steps. For good.
+
+        Returns:
+            How many they were.
+        """
+        return self._run(self._control.purge(states or ("ready", "scheduled", "active")), each=True)
+
+    def close(self) -> None:
+        """Hang up this process's connections to the server; a later call connects anew."""
+        self._hub.close()
+
+    @property
+    def sync(self) -> Queue:
+        """This queue."""
+        return self
+
+    @property
+    def aio(self) -> AsyncQueue:
+        """The same queue for asyncio."""
+        if self._twin is None:
+            from boundq.aio.queue import AsyncQueue
+
+            self._twin = self._make_twin(AsyncQueue)
+        twin: AsyncQueue = self._twin
+        return twin
+
+    def _admit(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
+        wait, deadline = self._call_times(call)
+        link = self._hub.link()
+        session = link.session(self.name)
+        if wait:
+            return link.drive(self.name, self._admission.enqueue_waiting(session, job, wait), deadline)
+        (outcome,) = link.drive(self.name, self._admission.enqueue(session, [job]), deadline)
+        return outcome
+
+    def _run(self, flow: Flow[R], *, each: bool = False) -> R:
+        return self._hub.link().drive(self.name, flow, self._deadline, each=each)
+
+    @cached_property
+    def _hub(self) -> Hub:
+        return Hub.of(self._target)

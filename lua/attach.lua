@@ -1,0 +1,64 @@
+#!lua flags=allow-oom
+-- attach: the first call of a connection to a queue. Creates the queue where there is none, checks that its keys
+-- are what they should be, and enlists the connection as a producer.
+--
+-- KEYS
+--   1 state  2 jobs  3 leases  4..7 due0..due3  8 dead  9 errors  10 unique  11 windows  12 wake  13 room  14 turn
+--   15 producers  16 events
+-- ARGV
+--   1 create     0|1  create the queue where there is none
+--   2 producer   0|1  enlist as a producer
+--   3.. limits   {field, value}, flat: for a new queue only; the server's stand
+-- RETURNS {OK, now ms, producer, created, field, value, ...}: the state hash, flat
+--   UNDECLARED   there is no queue, and none was asked for
+--   BAD_FORMAT   {BAD_FORMAT, format}: written by a newer boundq
+--   CLASH        {CLASH, key, type}: a key of the queue is of a foreign type
+-- COST O(1)
+
+-- @include lib/status
+-- @include lib/clock
+
+local MOST_PRODUCERS = 4096
+local TYPES = { 'hash', 'hash', 'zset', 'zset', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'zset', 'list', 'list',
+  'list', 'hash', 'stream' }
+
+local state, producers = KEYS[1], KEYS[15]
+for i, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key)
+  found = found.ok or found
+  if found ~= 'none' and found ~= TYPES[i] then return { CLASH, key, found } end
+end
+
+local created = 0
+local format = redis.call('HGET', state, 'format')
+if not format then
+  if ARGV[1] == '0' then return { UNDECLARED } end
+  -- The charge follows the server's allocator; jemalloc's size classes are the safe guess where INFO says nothing.
+  local info, cost = redis.pcall('INFO', 'memory'), 208
+  if type(info) == 'table' then info = info.data or info[1] or '' end
+  if type(info) == 'string' and string.find(info, 'mem_allocator:libc', 1, true) then cost = -128 end
+  local fields = { 'format', 1, 'cost', cost, 'created_at', now }
+  -- The hot fields come first: a small hash is searched from its start.
+  for _, name in ipairs({ 'bytes', 'dead_jobs', 'idle', 'blocked', 'sealed_at', 'paused_at', 'next_event',
+    'tail0', 'head0', 'tail1', 'head1', 'tail2', 'head2', 'tail3', 'head3', 'tail4', 'tail5', 'tail6', 'tail7',
+    'drain_at', 'drain_base', 'drain_rate', 'drain_seen', 'dead_bytes', 'turn_at', 'turn_bytes', 'expiring',
+    'acked', 'buried', 'cancelled', 'expired', 'dropped', 'purged', 'retried', 'released', 'deliveries',
+    'leases_expired', 'leases_lost', 'missing', 'rejected_jobs', 'rejected_bytes', 'rejected_job_bytes',
+    'rejected_sealed', 'rejected_waiters', 'producer' }) do
+    fields[#fields + 1], fields[#fields + 2] = name, 0
+  end
+  fields[#fields + 1], fields[#fields + 2] = 'turn', ''
+  for i = 3, #ARGV do fields[#fields + 1] = ARGV[i] end
+  redis.call('HSET', state, unpack(fields))
+  created = 1
+elseif format ~= '1' then
+  return { BAD_FORMAT, format }
+end
+
+local producer = 0
+if ARGV[2] == '1' then
+  producer = redis.call('HINCRBY', state, 'producer', 1)
+  redis.call('HSET', producers, producer, '0000000000 0 0')
+  redis.call('HDEL', producers, producer - MOST_PRODUCERS)
+end
+return { OK, now, producer, created, unpack(redis.call('HGETALL', state)) }

@@ -1,0 +1,216 @@
+#!lua flags=allow-oom
+-- claim: take up to n jobs under a lease. Also the reaper and the promoter: expired leases come first, then by
+-- priority what is due, then what is ready. There is no background process.
+--
+-- KEYS
+--   1 state  2 jobs  3 leases  4..7 due0..due3  8 dead  9 errors  10 unique  11 windows  12 wake  13 room  14 turn
+-- ARGV
+--   1 n        1..500  most jobs
+--   2 bytes    most bytes of envelopes in the reply; one job is given whatever its size
+--   3 lease    ms
+--   4 nonce    0..255  chosen afresh for each claim
+--   5 wait     0|1|2   1: the caller will wait if this is empty; 2: it has waited, so it passes the wake-up on
+-- RETURNS {OK, now ms, deadline ms, next ms, more, {id, fence, envelope}, ...}, the triples flat
+--   next ms    ms until a lease expires or a job is due, -1: nothing is coming; only looked up when there is no job
+--   more       1: the bound on steps was reached, claim again at once
+--   PAUSED     {PAUSED, now ms, since ms}
+--   UNDECLARED BAD_FORMAT
+-- COST O(n log N); at most 1,000 holes are stepped over
+
+-- @include lib/status
+-- @include lib/charge
+-- @include lib/clock
+-- @include lib/layout
+-- @include lib/envelope
+-- @include lib/unique
+-- @include lib/end_job
+
+local state, jobs, leases = KEYS[1], KEYS[2], KEYS[3]
+local dead, errors, unique, windows, wake = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local n, budget, lease, nonce, wait = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+
+local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'next_event', 'bytes', 'dead_jobs', 'drain_at',
+  'head0', 'tail0', 'head1', 'tail1', 'head2', 'tail2', 'head3', 'tail3', 'idle', 'blocked', 'turn')
+if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
+if s[3] ~= '0' then
+  if wait > 0 then redis.call('HSET', state, 'idle', 1) end
+  return { PAUSED, now, tonumber(s[3]) }
+end
+local cost, next_event, bytes = tonumber(s[2]), tonumber(s[4]), tonumber(s[5])
+local held = redis.call('HLEN', jobs) - s[6]
+
+local taken, leased, changes = {}, {}, {} -- reply triples; ZADD arguments; HSET arguments
+local freed, left, expired_jobs, missing, lost, more = 0, 0, 0, 0, 0, 0
+local doomed = {}
+local deadline = math.ceil((now + lease - EPOCH) / TICK)
+local average = held > 0 and bytes / held or 1
+
+local function full() return #leased >= 2 * n or budget <= 0 end
+local function chunk() return math.max(1, math.min(n - #leased / 2, math.ceil(budget / average), 100)) end
+
+-- give: lease job `id` to the caller. Returns false when it does not fit into the reply any more.
+local function give(id, envelope, attempt, expired)
+  if #taken > 0 and #envelope > budget then
+    budget = 0
+    return false
+  end
+  budget = budget - #envelope
+  local keyed = unique_of(envelope) and 1 or 0
+  local fence = keyed * 2 ^ 19 + nonce * 2 ^ 11 + expired * 2 ^ 7 + attempt
+  leased[#leased + 1], leased[#leased + 2] = deadline * FENCES + fence, id
+  taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = id, fence, envelope
+  return true
+end
+
+-- over: the job's time to be started has passed; it ends here, without a run.
+local function over(id, envelope)
+  local expires = expires_at(envelope)
+  if not expires or expires > now then return false end
+  freed = freed + end_job(jobs, unique, windows, cost, id, true)
+  expired_jobs, left = expired_jobs + 1, left + 1
+  return true
+end
+
+if next_event == 0 or now >= next_event then
+  local max_deliveries, max_age
+  -- again: a job that was delivered before, found in the sorted set `from`.
+  local function again(from, found, lost_lease)
+    for i = 1, #found, 2 do
+      local id, score = found[i], tonumber(found[i + 1])
+      local attempt, expired = score % 128, math.floor(score / 128) % 16
+      local envelope = redis.call('HGET', jobs, id)
+      if not envelope then
+        redis.call('ZREM', from, id)
+        missing = missing + 1
+      elseif not lost_lease and over(id, envelope) then
+        redis.call('ZREM', from, id)
+      else
+        if lost_lease then expired = math.min(expired + 1, MOST_EXPIRED) end
+        if attempt > 0 and not max_deliveries then
+          local limits = redis.call('HMGET', state, 'max_deliveries', 'max_age')
+          max_deliveries, max_age = tonumber(limits[1]), tonumber(limits[2])
+        end
+        local why
+        if attempt > 0 and attempt >= max_deliveries then
+          why = 'max_deliveries'
+        elseif attempt > 0 and now - number_at(envelope, 3) > max_age then
+          why = 'max_age'
+        end
+        if why then
+          redis.call('ZREM', from, id)
+          doomed[#doomed + 1] = { id = id, size = #envelope, why = why, digest = unique_of(envelope),
+            score = (now - EPOCH) * COUNTS + expired * 128 + attempt }
+          if lost_lease then lost = lost + 1 end
+        else
+          if not give(id, envelope, attempt + 1, expired) then return end
+          if lost_lease then lost = lost + 1 else redis.call('ZREM', from, id) end
+        end
+      end
+      if full() then return end
+    end
+  end
+  local tick = math.floor((now - EPOCH) / TICK)
+  again(leases, redis.call('ZRANGE', leases, '-inf', '(' .. string.format('%d', (tick + 1) * FENCES), 'BYSCORE',
+    'LIMIT', 0, n, 'WITHSCORES'), true)
+  for k = 3, 0, -1 do
+    if full() then break end
+    again(KEYS[4 + k], redis.call('ZRANGE', KEYS[4 + k], '-inf', '(' .. string.format('%d', (now - EPOCH + 1) * COUNTS),
+      'BYSCORE', 'LIMIT', 0, chunk(), 'WITHSCORES'), false)
+  end
+  if not full() then next_event = -1 end -- all that was due is taken: look up what comes next, below
+end
+
+local steps, ready = 0, false
+for k = 3, 0, -1 do
+  local head, tail = tonumber(s[8 + 2 * k]), tonumber(s[9 + 2 * k])
+  local start, empty_run = head, false
+  while head < tail and not full() and more == 0 do
+    local ids, size = {}, math.min(tail - head, empty_run and 100 or chunk())
+    for i = 1, size do ids[i] = string.format('%d', (head + i) * 8 + k) end
+    local envelopes = redis.call('HMGET', jobs, unpack(ids))
+    empty_run = true
+    for i = 1, size do
+      local envelope = envelopes[i]
+      if envelope then
+        empty_run = false
+        if full() or not over(ids[i], envelope) and not give(ids[i], envelope, 1, 0) then
+          size = i - 1
+          break
+        end
+      else
+        steps = steps + 1
+      end
+    end
+    head = head + size
+    if steps >= 1000 then more = 1 end
+  end
+  if head ~= start then changes[#changes + 1], changes[#changes + 2] = 'head' .. k, head end
+  ready = ready or head < tail
+end
+
+if #leased > 0 then
+  redis.call('ZADD', leases, unpack(leased))
+  local expiry = deadline * TICK + EPOCH
+  if next_event > 0 and expiry < next_event then
+    next_event = expiry
+    changes[#changes + 1], changes[#changes + 2] = 'next_event', next_event
+  end
+end
+if next_event < 0 or #leased == 0 then
+  -- @include lib/next_event
+  next_event = upcoming(leases, KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+  if next_event ~= tonumber(s[4]) then changes[#changes + 1], changes[#changes + 2] = 'next_event', next_event end
+end
+
+-- Drain rate, about once a second: jobs that left, per 1,000 s, smoothed over some 10 s.
+if now - tonumber(s[7]) >= 1000 then
+  local d = redis.call('HMGET', state, 'drain_at', 'drain_base', 'drain_rate', 'drain_seen',
+    'tail0', 'tail1', 'tail2', 'tail3', 'tail4', 'tail5', 'tail6', 'tail7')
+  local departed = left + #doomed - held
+  for i = 5, 12 do departed = departed + tonumber(d[i]) end
+  local passed, rate, seen = now - tonumber(d[1]), tonumber(d[3]), tonumber(d[4])
+  local gone = departed - tonumber(d[2])
+  if passed > 30000 then rate, seen, gone = 0, 0, 0 end -- nobody was here for long: begin anew
+  local sample = math.floor(gone * 1e6 / passed)
+  rate = seen == 0 and sample or math.floor(rate + (sample - rate) * passed / (passed + 5000))
+  for name, value in pairs({ drain_at = now, drain_base = departed, drain_rate = rate, drain_seen = seen + gone }) do
+    changes[#changes + 1], changes[#changes + 2] = name, value
+  end
+end
+
+if #doomed > 0 then
+  -- @include lib/dead
+  local d, moved = load_dead(state, now), 0
+  for _, job in ipairs(doomed) do
+    if job.digest then freed = freed + free_unique(unique, windows, job.digest, job.id) end
+    moved = moved + charge_of(job.size, cost)
+    put_dead(dead, errors, cost, d, job.id, job.size, job.score, job.why, '')
+  end
+  freed, left = freed + moved, left + #doomed
+  save_dead(state, jobs, dead, errors, cost, d)
+  redis.call('HINCRBY', state, 'buried', #doomed)
+end
+if expired_jobs > 0 then redis.call('HINCRBY', state, 'expired', expired_jobs) end
+if missing > 0 then redis.call('HINCRBY', state, 'missing', missing) end
+if lost > 0 then redis.call('HINCRBY', state, 'leases_expired', lost) end
+if #leased > 0 then redis.call('HINCRBY', state, 'deliveries', #leased / 2) end
+if freed > 0 then
+  bytes = bytes - freed
+  changes[#changes + 1], changes[#changes + 2] = 'bytes', bytes
+end
+
+-- A worker that slept and found work passes the wake-up on where there is more; one that found none will sleep.
+if wait > 0 and (#leased == 0 or wait == 2) and s[16] ~= '1' then
+  changes[#changes + 1], changes[#changes + 2] = 'idle', 1
+end
+if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
+ready = ready or next_event <= now
+if wait == 2 and ready and #leased > 0 and redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, 1) end
+if left > 0 and (s[17] ~= '0' or s[18] ~= '') then
+  -- @include lib/room
+  room_freed(state, KEYS[13], KEYS[14], now, held - left, bytes)
+end
+
+local next_ms = -1
+if #leased == 0 and next_event > 0 then next_ms = math.max(next_event - now, 0) end
+return { OK, now, deadline * TICK + EPOCH, next_ms, more, unpack(taken) }

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- extend: lengthen leases. What is lost is named, and not touched.
+--
+-- KEYS  1 leases
+-- ARGV  1 lease ms, from now   2.. {id, fence}, flat
+-- RETURNS {OK, deadline ms, place, ...}: the places of those whose lease is gone, counted from 1
+-- COST O(n log N)
+
+-- @include lib/status
+-- @include lib/clock
+-- @include lib/layout
+
+local leases, lease, ids = KEYS[1], tonumber(ARGV[1]), {}
+for i = 2, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+local deadline = math.ceil((now + lease - EPOCH) / TICK)
+local reply, longer = { OK, deadline * TICK + EPOCH }, {}
+if #ids == 0 then return reply end
+for i, score in ipairs(redis.call('ZMSCORE', leases, unpack(ids))) do
+  local fence = tonumber(ARGV[2 * i + 1])
+  if score and tonumber(score) % FENCES == fence then
+    longer[#longer + 1], longer[#longer + 2] = deadline * FENCES + fence, ids[i]
+  else
+    reply[#reply + 1] = i
+  end
+end
+if #longer > 0 then redis.call('ZADD', leases, 'XX', unpack(longer)) end
+return reply

@@ -1,0 +1,36 @@
+-- remove_jobs: take the jobs out and count them under `counter`. Keys as in remove.lua. Returns the ids that were
+-- here, nil where there is no queue of this format.
+local function remove_jobs(ids, counter)
+  local state, jobs, leases, dead, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[8], KEYS[9]
+  local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'dead_bytes', 'blocked', 'turn')
+  if s[1] ~= '1' then return nil end
+  local cost, bytes, dead_jobs, dead_bytes = tonumber(s[2]), tonumber(s[3]), tonumber(s[4]), tonumber(s[5])
+  local removed, left = {}, 0
+  for _, id in ipairs(ids) do
+    local due = KEYS[4 + tonumber(id) % 4]
+    local place = where_is(id, leases, dead, due)
+    local freed = end_job(jobs, KEYS[10], KEYS[11], cost, id, place ~= 'dead') -- burying freed its unique key
+    if freed > 0 then
+      removed[#removed + 1] = id
+      if place == 'dead' then
+        dead_bytes = dead_bytes - freed - text_charge(redis.call('HSTRLEN', errors, id), cost)
+        dead_jobs = dead_jobs - 1
+        redis.call('ZREM', dead, id)
+        redis.call('HDEL', errors, id)
+      else
+        bytes, left = bytes - freed, left + 1
+        if place == 'active' then redis.call('ZREM', leases, id) end
+        if place == 'scheduled' then redis.call('ZREM', due, id) end
+      end
+    end
+  end
+  if #removed > 0 then
+    redis.call('HSET', state, 'bytes', bytes, 'dead_jobs', dead_jobs, 'dead_bytes', dead_bytes)
+    redis.call('HINCRBY', state, counter, #removed)
+  end
+  if left > 0 and (s[6] ~= '0' or s[7] ~= '') then
+    -- @include lib/room
+    room_freed(state, KEYS[12], KEYS[13], now, redis.call('HLEN', jobs) - dead_jobs, bytes)
+  end
+  return removed
+end

@@ -1,0 +1,147 @@
+"""
+Fixtures that every test may use: servers, a queue name, a proxy. See README.md in this folder.
+
+A shared server is started when a test first asks for it, and kept for the run (per xdist worker). A test that
+breaks or configures its server takes ``fresh_server``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Protocol
+
+import pytest
+
+from tests._proxy import Proxy
+from tests._servers import SUPPORTED, VALKEY_9_1, Kind, Missing, Server, leftovers
+
+
+class FreshServer(Protocol):
+    def __call__(self, kind: Kind = VALKEY_9_1, *, tcp: bool = False, **config: str | int) -> Server: ...
+
+
+class NewProxy(Protocol):
+    def __call__(self, upstream: Server | str | tuple[str, int], *, tcp: bool = False) -> Proxy: ...
+
+
+def _need(kind: Kind) -> None:
+    """A missing server is skipped at home, where few have all, and fails in CI, where nobody would see it."""
+    try:
+        _ = kind.binary
+        return
+    except Missing as missing:
+        why = str(missing)
+    if os.environ.get("CI"):
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
+
+
+class SharedServers:
+    """The servers of this test process, one of each kind, started when first asked for."""
+
+    def __init__(self) -> None:
+        self._servers: dict[Kind, Server] = {}
+
+    def get(self, kind: Kind) -> Server:
+        if kind not in self._servers:
+            _need(kind)
+            self._servers[kind] = Server(kind).start()
+        return self._servers[kind]
+
+    def give_back(self, server: Server, queue_name: str) -> None:
+        """Delete the test's keys. A dead server fails this test, and is replaced for the next."""
+        if not server.alive:
+            self._servers.pop(server.kind).close()
+            pytest.fail(f"left dead or stuck: {server!r}; such a test takes fresh_server", pytrace=False)
+        pattern, cursor = f"boundq:{{{queue_name}*", b"0"
+        while True:
+            cursor, keys = server.cli("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            if keys:
+                server.cli("UNLINK", *keys)
+            if cursor == b"0":
+                return
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_left_behind() -> Iterator[None]:
+    """Set up before all other fixtures, so checked after them: every server process has ended."""
+    yield
+    left = leftovers()
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"server processes left behind (killed now): {left}"
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[SharedServers]:
+    servers = SharedServers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(params=SUPPORTED, ids=str)
+def server_kind(request: pytest.FixtureRequest) -> Kind:
+    """Runs the test once for each server that boundq supports: ``fresh_server(server_kind, ...)``."""
+    kind: Kind = request.param
+    _need(kind)
+    return kind
+
+
+@pytest.fixture
+def server(server_kind: Kind, shared_servers: SharedServers, queue_name: str) -> Iterator[Server]:
+    """Each supported server in turn, shared: leave it as it was, use only keys of ``queue_name``."""
+    server = shared_servers.get(server_kind)
+    yield server
+    shared_servers.give_back(server, queue_name)
+
+
+@pytest.fixture
+def any_server(shared_servers: SharedServers, queue_name: str) -> Iterator[Server]:
+    """One shared server (Valkey 9.1), for a test whose outcome does not depend on which."""
+    server = shared_servers.get(VALKEY_9_1)
+    yield server
+    shared_servers.give_back(server, queue_name)
+
+
+@pytest.fixture
+def fresh_server() -> Iterator[FreshServer]:
+    """Start servers of the test's own, to configure, fill and break: ``fresh_server(maxmemory="20mb")``."""
+    with ExitStack() as stack:
+
+        def start(kind: Kind = VALKEY_9_1, *, tcp: bool = False, **config: str | int) -> Server:
+            _need(kind)
+            server = Server(kind, tcp=tcp, **config)
+            stack.callback(server.close)
+            return server.start()
+
+        yield start
+
+
+@pytest.fixture
+def queue_name(request: pytest.FixtureRequest) -> str:
+    """A name no other test has, with room for a suffix (``f"{queue_name}.b"``, whose keys go as well)."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", request.node.name)[:32]
+    return f"{readable}-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def proxy() -> Iterator[NewProxy]:
+    """Put a fault-injecting proxy before a server: ``proxy(any_server)``; ``_proxy.py`` lists the faults."""
+    with ExitStack() as stack:
+
+        def start(upstream: Server | str | tuple[str, int], *, tcp: bool = False) -> Proxy:
+            address = upstream.socket_path if isinstance(upstream, Server) else upstream
+            return stack.enter_context(Proxy(address, tcp=tcp))
+
+        yield start
