@@ -58,8 +58,8 @@ class Limits:
     def to_fields(self) -> dict[str, int]:
         """The limits as the state hash keeps them: ints, times in milliseconds, no ``dead_ttl`` as 0."""
         stored = {field.name: getattr(self, field.name) for field in fields(self)}
-        stored["dead_ttl"] = round((self.dead_ttl or 0) * 1000)  # type: ignore[operator]  # a float after __post_init__
-        stored["max_age"] = round(self.max_age * 1000)  # type: ignore[arg-type]  # likewise
+        stored["dead_ttl"] = milliseconds(self.dead_ttl or 0, "dead_ttl")
+        stored["max_age"] = milliseconds(self.max_age, "max_age")
         return stored
 
     @classmethod

@@ -138,7 +138,7 @@ class Admission:
         created = session.created()
         envelopes = [job.envelope(created) for job in jobs]
         number = b"%010d" % session.number
-        args = (session.producer, number, int(atomic), jobs[0].level, *envelopes)
+        args: tuple[bytes | str | int, ...] = (session.producer, number, int(atomic), jobs[0].level, *envelopes)
         return Call(load("enqueue"), self._plain_keys, args)
 
     def _general(self, session: Session, jobs: Sequence[Prepared], atomic: bool, wait: int) -> Call:
@@ -190,7 +190,7 @@ class Admission:
         oldest_ms: int,
         rate: int,
     ) -> Rejection:
-        over = used + requested - limit
+        over: float = used + requested - limit
         if reason == status.FULL_BYTES:
             over = over * held / max(size, 1)
         return Rejection(

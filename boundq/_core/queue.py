@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN, Admission
 from boundq._core.base import Core
@@ -80,7 +80,7 @@ class BaseQueue:
         timeout: float | timedelta | None = None,
         **options: Unpack[EnqueueOptions],
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(
+    def task(  # type: ignore[misc]  # mypy does not see that Any takes what the overload unpacks
         self,
         function: Callable[..., Any] | None = None,
         /,
@@ -104,7 +104,7 @@ class BaseQueue:
             ConfigError: The name is taken, or an option makes no sense.
         """
 
-        defaults: EnqueueOptions = options  # type: ignore[assignment]  # as the overload says
+        defaults = cast(EnqueueOptions, options)  # as the overload says
 
         def register(function: Callable[P, R]) -> Task[P, R]:
             chosen = check_name(name if name is not None else function.__name__, "task name")

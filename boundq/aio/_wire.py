@@ -75,8 +75,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(Lost("reset", True, str(error or "the server closed the connection")))
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._end()
 
     @property
     def closed(self) -> bool:
@@ -87,8 +86,7 @@ class Wire(asyncio.Protocol):
         """Hang up; who waits gets `Lost`."""
         self._transport.close()
         self._fail(Lost("reset", True, "the connection was closed"))
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._end()
 
     def _fail(self, lost: Lost) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -96,11 +94,17 @@ class Wire(asyncio.Protocol):
             if not future.done():
                 future.set_exception(lost)
 
+    def _end(self) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+        # redis-py's connection would warn that nobody closed it.
+        self._connection._reader = self._connection._writer = None
+
     async def _keep(self) -> None:
         try:
             await self._gone
         finally:
-            self._transport.close()
+            self.close()
 
 
 def _expire(future: asyncio.Future[list[Any]]) -> None:
