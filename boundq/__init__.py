@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from boundq.errors import Rejected as Rejected
     from boundq.errors import ServerUnsupported as ServerUnsupported
     from boundq.errors import Unavailable as Unavailable
+    from boundq.job_control import Bury as Bury
+    from boundq.job_control import Retry as Retry
+    from boundq.job_control import current_job as current_job
     from boundq.limits import Limits as Limits
     from boundq.model import EnqueueResult as EnqueueResult
     from boundq.model import Job as Job
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from boundq.model import Stats as Stats
     from boundq.sync.lease import Lease as Lease
     from boundq.sync.queue import Queue as Queue
+    from boundq.sync.server import Server as Server
+    from boundq.sync.worker import Worker as Worker
     from boundq.task import Task as Task
 
 _HOMES = {
@@ -45,10 +50,13 @@ _HOMES = {
         *("BoundqError", "ConfigError", "DataError", "JobTooLarge", "LeaseLost", "QueueFull", "QueueSealed"),
         *("Rejected", "ServerUnsupported", "Unavailable"),
     ),
+    "boundq.job_control": ("Bury", "Retry", "current_job"),
     "boundq.limits": ("Limits",),
     "boundq.model": ("EnqueueResult", "Job", "Page", "Receipt", "Rejection", "Stats"),
     "boundq.sync.lease": ("Lease",),
     "boundq.sync.queue": ("Queue",),
+    "boundq.sync.server": ("Server",),
+    "boundq.sync.worker": ("Worker",),
     "boundq.task": ("Task",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -33,21 +33,52 @@ class Call(NamedTuple):
     repeat: bool = True
     block: tuple[bytes, float] | None = None
 
+    def packed(self) -> bytes:
+        """The bytes to send: its BLPOP, if it has one, and its EVALSHA."""
+        command = pack(b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+        if self.block:
+            key, seconds = self.block
+            return pack(b"BLPOP", key, f"{seconds:.3f}") + command
+        return command
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+        return f"script {self.script.name}"
+
+
+class Command(NamedTuple):
+    """A command of the server's own, such as INFO or SCAN; it reads, so it may be sent again."""
+
+    words: Sequence[bytes | str | int]
+    repeat: bool = True
+    block: None = None
+
+    def packed(self) -> bytes:
+        """The bytes to send."""
+        return pack(*self.words)
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+        return f"command {self.words[0]!s}"
+
 
 class Answer(NamedTuple):
     """
     What came back.
 
     Args:
-        reply: The script's reply.
+        reply: The script's reply, a list; or the command's.
         resent: An earlier sending of the same call may have been executed too.
     """
 
-    reply: list[Any]
+    reply: Any
     resent: bool
 
 
-Flow = Generator[Call, Answer, R]
+Request = Call | Command
+Flow = Generator[Request, Answer, R]
 
 
 class Full(Exception):
@@ -61,12 +92,3 @@ def pack(*words: bytes | str | int) -> bytes:
         data = word if isinstance(word, bytes) else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
-
-
-def pack_call(call: Call) -> bytes:
-    """The call as bytes: its BLPOP, if it has one, and its EVALSHA."""
-    command = pack(b"EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
-    if call.block:
-        key, seconds = call.block
-        return pack(b"BLPOP", key, f"{seconds:.3f}") + command
-    return command

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 
-from boundq._call import Call, Full
+from boundq._call import Full, Request
 from boundq.errors import BoundqError, DataError, Outcome, Unavailable
 
 # The first word of an error reply -> why the server is unavailable. None of these has executed the script.
@@ -73,7 +73,7 @@ class Attempts:
         resent: An earlier attempt may have been executed.
     """
 
-    def __init__(self, queue: str, call: Call, deadline: float) -> None:
+    def __init__(self, queue: str, call: Request, deadline: float) -> None:
         self._queue = queue
         self._call = call
         self.deadline = deadline
@@ -115,7 +115,7 @@ class Attempts:
         if reply.code in _FINAL:
             return self._unavailable(_FINAL[reply.code], reply.text)
         if reply.code == "WRONGTYPE":
-            return DataError(self._queue, f"script {self._call.script.name}", "wrong_type", reply.text)
+            return DataError(self._queue, self._call.name, "wrong_type", reply.text)
         return Unavailable(self._queue, "unknown", "protocol", reply.text)
 
     def _unavailable(self, reason: str, detail: str) -> Unavailable:

@@ -241,6 +241,7 @@ class Proxy:
         self._links: list[_Link] = []
         self._faults: list[Fault] = []
         self._log: list[Seen] = []
+        self._accepting = False
         self._black_hole = False
         self._error: Exception | None = None
 
@@ -389,7 +390,7 @@ class Proxy:
         End every fault: held frames go on, new connections are served.
 
         A connection that has lost bytes is cut, since TCP never loses some and goes on. So is one that was
-        waiting to be accepted.
+        waiting in the queue of ``stop_accepting``.
         """
         self._do(self._heal)
 
@@ -440,10 +441,12 @@ class Proxy:
     def _listen(self) -> None:
         assert self._loop is not None
         self._listener.listen(256)
+        self._accepting = True
         self._loop.add_reader(self._listener, self._accept)
 
     def _stop_listening(self) -> None:
         assert self._loop is not None
+        self._accepting = False
         self._loop.remove_reader(self._listener)
         self._listener.close()
         self._unplug()
@@ -452,6 +455,7 @@ class Proxy:
     def _fill_queue(self) -> None:
         """A queue of length 0 has one place on Linux, which the plug takes, if nobody has it already."""
         assert self._loop is not None
+        self._accepting = False
         self._loop.remove_reader(self._listener)
         self._listener.listen(0)
         self._unplug()
@@ -476,8 +480,9 @@ class Proxy:
         for link in self._links:
             if link.lossy:
                 link.cut()
-        self._stop_listening()
-        self._listen()
+        if not self._accepting:
+            self._stop_listening()
+            self._listen()
 
     def _accept(self) -> None:
         assert self._loop is not None

@@ -87,7 +87,8 @@ class Core:
         if code == status.BAD_FORMAT:
             detail = "the queue was written by a newer boundq; update this one"
             raise DataError(self.name, "queue", "unknown_version", detail)
-        return answer.reply
+        reply: list[Any] = answer.reply
+        return reply
 
     def ask(
         self, script: str, parts: Sequence[str], args: Sequence[bytes | str | int], *, repeat: bool = True

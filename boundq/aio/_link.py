@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from boundq._call import Answer, Call, Flow, Full, pack, pack_call
+from boundq._call import Answer, Call, Command, Flow, Full, Request, pack
 from boundq._connect import is_foreign
 from boundq._retry import Attempts, ErrorReply, Lost, is_old, redirection, version_of
 from boundq._session import Session
@@ -29,7 +29,7 @@ SILENCE = 1.0
 class Once(Protocol):
     """One attempt at a call."""
 
-    async def once(self, call: Call, deadline: float) -> list[Any]:
+    async def once(self, call: Request, deadline: float) -> Any:
         """The reply, or `Lost`, or `ErrorReply`."""
 
     async def close(self) -> None: ...
@@ -82,7 +82,7 @@ class Link:
             result: R = stop.value
             return result
 
-    async def _exchange(self, queue: str, call: Call, deadline: float) -> Answer:
+    async def _exchange(self, queue: str, call: Request, deadline: float) -> Answer:
         attempts = Attempts(queue, call, deadline)
         while True:
             try:
@@ -110,17 +110,17 @@ class WireOnce:
         self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._opening = asyncio.Lock()
 
-    async def once(self, call: Call, deadline: float) -> list[Any]:
+    async def once(self, call: Request, deadline: float) -> Any:
         address, load, asking = self._address, False, False
         for _ in range(MOST_ROUNDS):
             try:
                 return await self._send(call, deadline, address, load=load, asking=asking)
             except ErrorReply as reply:
-                if reply.code == "NOSCRIPT" and not load:
+                if reply.code == "NOSCRIPT" and isinstance(call, Call) and not load:
                     # The server is new, restarted or flushed: teach it the script in the same write. Its list,
                     # if any, was waited on.
                     load, call = True, call._replace(block=None)
-                elif reply.code == "NOSCRIPT":
+                elif reply.code == "NOSCRIPT" and isinstance(call, Call):
                     raise await self._refusal(call, deadline) from reply
                 elif found := redirection(reply):
                     kind, (host, port) = found
@@ -135,13 +135,13 @@ class WireOnce:
         raise ErrorReply("CLUSTERDOWN sent from node to node")
 
     async def _send(
-        self, call: Call, deadline: float, address: tuple[str, int] | None, *, load: bool, asking: bool
-    ) -> list[Any]:
+        self, call: Request, deadline: float, address: tuple[str, int] | None, *, load: bool, asking: bool
+    ) -> Any:
         """Write and read the call, and what has to come before it."""
-        data, before = pack_call(call), int(call.block is not None)
+        data, before = call.packed(), int(call.block is not None)
         if asking:
             data, before = pack(b"ASKING") + data, before + 1
-        if load:
+        if load and isinstance(call, Call):
             data, before = pack(b"SCRIPT", b"LOAD", call.script.text) + data, before + 1
         if asking:
             wire = await open_wire(self._target, address, _left(deadline))
@@ -165,8 +165,7 @@ class WireOnce:
         last = replies[-1]
         if isinstance(last, ErrorReply):
             raise last
-        answer: list[Any] = last
-        return answer
+        return last
 
     async def _refusal(self, call: Call, deadline: float) -> Exception:
         """Why the script could not be loaded."""
@@ -228,10 +227,12 @@ class ClientOnce:
     def __init__(self, target: Target) -> None:
         self._client = target.client
 
-    async def once(self, call: Call, deadline: float) -> list[Any]:
+    async def once(self, call: Request, deadline: float) -> Any:
         import redis
 
         try:
+            if isinstance(call, Command):
+                return await self._do(*call.words)
             if call.block:
                 key, seconds = call.block
                 await self._do("BLPOP", key, seconds)
@@ -245,8 +246,7 @@ class ClientOnce:
             raise Lost("reset", True, str(error)) from error
         except redis.ResponseError as error:
             raise ErrorReply(str(error)) from error
-        answer: list[Any] = reply
-        return answer
+        return reply
 
     async def _do(self, *command: Any) -> Any:
         return await self._client.execute_command(*command)

@@ -8,7 +8,7 @@ import time
 import weakref
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from boundq._call import Answer, Call, Flow, Full, pack, pack_call
+from boundq._call import Answer, Call, Command, Flow, Full, Request, pack
 from boundq._connect import is_foreign
 from boundq._retry import Attempts, ErrorReply, Lost, is_old, redirection, version_of
 from boundq._session import Session
@@ -25,7 +25,7 @@ MOST_ROUNDS = 6
 class Once(Protocol):
     """One attempt at a call."""
 
-    def once(self, call: Call, deadline: float) -> list[Any]:
+    def once(self, call: Request, deadline: float) -> Any:
         """The reply, or `Lost`, or `ErrorReply`."""
 
     def close(self) -> None: ...
@@ -75,7 +75,7 @@ class Link:
             result: R = stop.value
             return result
 
-    def _exchange(self, queue: str, call: Call, deadline: float) -> Answer:
+    def _exchange(self, queue: str, call: Request, deadline: float) -> Answer:
         attempts = Attempts(queue, call, deadline)
         while True:
             try:
@@ -100,7 +100,7 @@ class WireOnce:
         self._address: tuple[str, int] | None = None
         self._wire: Wire | None = None
 
-    def once(self, call: Call, deadline: float) -> list[Any]:
+    def once(self, call: Request, deadline: float) -> Any:
         if self._wire is not None and not call.repeat and self._wire.dead:
             self.close()
         home, load, asking = self._address, False, False
@@ -111,11 +111,11 @@ class WireOnce:
                 self.close()
                 raise
             except ErrorReply as reply:
-                if reply.code == "NOSCRIPT" and not load:
+                if reply.code == "NOSCRIPT" and isinstance(call, Call) and not load:
                     # The server is new, restarted or flushed: teach it the script in the same write. Its list,
                     # if any, was waited on.
                     load, call = True, call._replace(block=None)
-                elif reply.code == "NOSCRIPT":
+                elif reply.code == "NOSCRIPT" and isinstance(call, Call):
                     raise self._refusal(call, deadline) from reply
                 elif found := redirection(reply):
                     kind, (host, port) = found
@@ -132,13 +132,13 @@ class WireOnce:
                     self._address = home
         raise ErrorReply("CLUSTERDOWN sent from node to node")
 
-    def _send(self, call: Call, deadline: float, *, load: bool, asking: bool) -> list[Any]:
+    def _send(self, call: Request, deadline: float, *, load: bool, asking: bool) -> Any:
         """Write and read the call, and what has to come before it."""
         wire = self._wire or self._connect(deadline)
-        data, before = pack_call(call), int(call.block is not None)
+        data, before = call.packed(), int(call.block is not None)
         if asking:
             data, before = pack(b"ASKING") + data, before + 1
-        if load:
+        if load and isinstance(call, Call):
             data, before = pack(b"SCRIPT", b"LOAD", call.script.text) + data, before + 1
         try:
             replies = wire.exchange(data, before + 1, deadline)
@@ -148,8 +148,7 @@ class WireOnce:
         last = replies[-1]
         if isinstance(last, ErrorReply):
             raise last
-        answer: list[Any] = last
-        return answer
+        return last
 
     def _refusal(self, call: Call, deadline: float) -> Exception:
         """Why the script could not be loaded."""
@@ -190,10 +189,12 @@ class ClientOnce:
     def __init__(self, target: Target) -> None:
         self._client = target.client
 
-    def once(self, call: Call, deadline: float) -> list[Any]:
+    def once(self, call: Request, deadline: float) -> Any:
         import redis
 
         try:
+            if isinstance(call, Command):
+                return self._client.execute_command(*call.words)
             if call.block:
                 key, seconds = call.block
                 self._client.execute_command("BLPOP", key, seconds)
@@ -207,8 +208,7 @@ class ClientOnce:
             raise Lost("reset", True, str(error)) from error
         except redis.ResponseError as error:
             raise ErrorReply(str(error)) from error
-        answer: list[Any] = reply
-        return answer
+        return reply
 
     def close(self) -> None:
         """The client is the user's."""

@@ -1,0 +1,5 @@
+"""``python -m boundq`` is ``boundq``."""
+
+from boundq.cli import main
+
+main()

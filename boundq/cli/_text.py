@@ -1,0 +1,42 @@
+"""Other people's bytes on their way to a terminal: nothing in them may steer it."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Controls (C0, C1, DEL), formats (bidi marks, zero widths), surrogates, private use, unassigned, line separators.
+_STEERING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: str | bytes, width: int | None = None) -> str:
+    """The text with everything that could steer a terminal shown as an escape, cut to ``width`` characters."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    if width is not None and len(text) > width:
+        text = text[:width]
+        cut = True
+    else:
+        cut = False
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_escape(one) if unicodedata.category(one) in _STEERING else one for one in text)
+    if width is not None and (cut or len(text) > width):
+        text = text[: max(width - 1, 0)] + "…"
+    return text
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def duration(seconds: float | None) -> str:
+    """``3.2 s``, ``4 min``, ``2.5 h``; a dash when unknown."""
+    if seconds is None:
+        return "-"
+    for limit, size, unit in ((0.9995, 0.001, "ms"), (120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return (
+                f"{seconds / size:.0f} {unit}"
+                if size == 0.001 or seconds / size >= 10
+                else f"{seconds / size:.1f} {unit}"
+            )
+    return f"{seconds / 86400:.1f} d"
