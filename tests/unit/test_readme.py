@@ -1,0 +1,36 @@
+"""The README's Python blocks run as they stand, and its table of options is complete."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boundq.limits import Limits
+from boundq.task import EnqueueOptions
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_there_are_blocks() -> None:
+    """The pattern that finds them still does."""
+    assert len(BLOCKS) >= 5
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0][:40])
+def test_block_runs(code: str, tmp_path: Path) -> None:
+    """Typed into a file, each block runs by itself and warns of nothing."""
+    script = tmp_path / "block.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [*EnqueueOptions.__annotations__, *Limits.__dataclass_fields__])
+def test_every_option_is_in_a_table(name: str) -> None:
+    """Each option of a job and each limit has a row."""
+    assert re.search(rf"^\|.*`{name}`", README, re.MULTILINE)
