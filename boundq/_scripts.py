@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +23,9 @@ class Script(NamedTuple):
 
 def _folder() -> Path:
     # The wheel carries lua/ as boundq/_lua. An editable install keeps a stale copy of that elsewhere, never here.
-    packaged = Path(str(resources.files("boundq") / "_lua"))
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "lua"
+    here = Path(__file__).resolve().parent
+    packaged = here / "_lua"
+    return packaged if packaged.is_dir() else here.parent / "lua"
 
 
 def source(name: str) -> str:

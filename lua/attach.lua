@@ -34,21 +34,21 @@ local format = redis.call('HGET', state, 'format')
 if not format then
   if ARGV[1] == '0' then return { UNDECLARED } end
   -- The charge follows the server's allocator; jemalloc's size classes are the safe guess where INFO says nothing.
-  local info, cost = redis.pcall('INFO', 'memory'), 208
+  local info, cost = redis.pcall('INFO', 'memory'), 224
   if type(info) == 'table' then info = info.data or info[1] or '' end
-  if type(info) == 'string' and string.find(info, 'mem_allocator:libc', 1, true) then cost = -128 end
-  local fields = { 'format', 1, 'cost', cost, 'created_at', now }
+  if type(info) == 'string' and string.find(info, 'mem_allocator:libc', 1, true) then cost = -192 end
   -- The hot fields come first: a small hash is searched from its start.
-  for _, name in ipairs({ 'bytes', 'dead_jobs', 'idle', 'blocked', 'sealed_at', 'paused_at', 'next_event',
-    'tail0', 'head0', 'tail1', 'head1', 'tail2', 'head2', 'tail3', 'head3', 'tail4', 'tail5', 'tail6', 'tail7',
-    'drain_at', 'drain_base', 'drain_rate', 'drain_seen', 'dead_bytes', 'turn_at', 'turn_bytes', 'expiring',
+  local fields = { 'format', 1, 'cost', cost, 'turn', '' }
+  for i = 3, #ARGV do fields[#fields + 1] = ARGV[i] end
+  for _, name in ipairs({ 'bytes', 'dead_jobs', 'idle', 'blocked', 'sealed_at',
+    'tail0', 'tail1', 'tail2', 'tail3', 'head0', 'head1', 'head2', 'head3', 'paused_at', 'next_event', 'drain_at',
+    'tail4', 'tail5', 'tail6', 'tail7', 'drain_base', 'drain_rate', 'drain_seen', 'dead_bytes', 'turn_at', 'turn_bytes', 'expiring',
     'acked', 'buried', 'cancelled', 'expired', 'dropped', 'purged', 'retried', 'released', 'deliveries',
     'leases_expired', 'leases_lost', 'missing', 'rejected_jobs', 'rejected_bytes', 'rejected_job_bytes',
     'rejected_sealed', 'rejected_waiters', 'producer' }) do
     fields[#fields + 1], fields[#fields + 2] = name, 0
   end
-  fields[#fields + 1], fields[#fields + 2] = 'turn', ''
-  for i = 3, #ARGV do fields[#fields + 1] = ARGV[i] end
+  fields[#fields + 1], fields[#fields + 2] = 'created_at', now
   redis.call('HSET', state, unpack(fields))
   created = 1
 elseif format ~= '1' then

@@ -33,7 +33,8 @@ local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'next_event'
   'head0', 'tail0', 'head1', 'tail1', 'head2', 'tail2', 'head3', 'tail3', 'idle', 'blocked', 'turn')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
 if s[3] ~= '0' then
-  if wait > 0 then redis.call('HSET', state, 'idle', 1) end
+  -- No admission has to wake anybody now; resume does.
+  if s[16] ~= '0' then redis.call('HSET', state, 'idle', 0) end
   return { PAUSED, now, tonumber(s[3]) }
 end
 local cost, next_event, bytes = tonumber(s[2]), tonumber(s[4]), tonumber(s[5])

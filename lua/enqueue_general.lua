@@ -13,6 +13,7 @@
 --   8 windows    zset  rw  digest -> ms until which it is held, job or no job
 --   9..12 due0..due3  zset  w
 --   13 dead      zset  r
+--   14 leases    zset  r
 -- ARGV
 --   1 producer   int    issued by attach
 --   2 number     str    10 digits, of this producer's call; the same in a resend
@@ -105,6 +106,21 @@ if redis.call('ZCARD', windows) > 0 then
   if freed > 0 then bytes = redis.call('HINCRBY', state, 'bytes', -freed) end
 end
 
+-- lapsed: the job `id` holds a unique key, but its expiry has passed and it was not started: it ends here.
+local function lapsed(id)
+  local envelope = redis.call('HGET', jobs, id)
+  local expires = envelope and expires_at(envelope)
+  if not expires or expires > now or redis.call('ZSCORE', KEYS[14], id) or redis.call('ZSCORE', KEYS[13], id) then
+    return false
+  end
+  local freed = free_unique(unique, windows, unique_of(envelope), id) + charge_of(#envelope, cost)
+  redis.call('HDEL', jobs, id)
+  redis.call('ZREM', KEYS[9 + tonumber(id) % 4], id)
+  redis.call('HINCRBY', state, 'expired', 1)
+  bytes, held = redis.call('HINCRBY', state, 'bytes', -freed), held - 1
+  return true
+end
+
 -- drop_expired: expired jobs at the heads of the rings give up their room; 8 a priority at most.
 local function drop_expired()
   local expired, freed = 0, 0
@@ -147,6 +163,7 @@ local function fit()
     local holds, open = false, false
     if digest ~= '' then
       holds = seen[digest] or redis.call('HGET', unique, digest)
+      if holds and not seen[digest] and s[14] == '1' and lapsed(holds) then holds = redis.call('HGET', unique, digest) end
       open = redis.call('ZSCORE', windows, digest)
     end
     if holds and (seen[digest] or redis.call('HEXISTS', jobs, holds) == 1 or open and tonumber(open) > now) then

@@ -43,7 +43,7 @@ class Admission:
         self._plain_keys = core.keys.of("state", "jobs", "wake", "producers")
         self._general_keys = core.keys.of(
             *("state", "jobs", "wake", "producers", "room", "turn", "unique", "windows"),
-            *("due0", "due1", "due2", "due3", "dead"),
+            *("due0", "due1", "due2", "due3", "dead", "leases"),
         )
         self._room, self._turn = core.keys.of("room", "turn")
         self._memory_until = 0.0

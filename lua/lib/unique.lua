@@ -1,5 +1,5 @@
 -- A unique key is charged beside its job: UNIQUE for its entry, WINDOW more while it has a window.
-local UNIQUE, WINDOW = 144, 192
+local UNIQUE, WINDOW = 128, 160
 
 -- free_unique: the job `id` that held `digest` has ended. Returns the bytes that this frees. A key whose window
 -- is still open stays, and stays charged, until the window has passed (close_windows).
