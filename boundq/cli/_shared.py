@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,12 +42,12 @@ def print_json(value: object) -> None:
 
 
 def console(*, stderr: bool = False) -> Any:
-    """A rich console: as wide as the terminal, and not cut to 80 columns in a pipe."""
+    """A rich console: as wide as the terminal; wide enough for everything in a pipe."""
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made = Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=160)
+    if not made.is_terminal:
+        made.width = 240
     return made
 
 

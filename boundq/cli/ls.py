@@ -33,7 +33,7 @@ def command(url: str | None, as_json: bool) -> None:
         return
     out = console()
     if found:
-        out.print(_table(found))
+        out.print(_table(found, out.width))
     else:
         click.echo("no queues on this server; enqueueing, or a worker, creates one")
     used = _memory(memory)
@@ -51,24 +51,25 @@ def _memory(info: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _table(found: list[Stats]) -> Any:
+def _table(found: list[Stats], width: int) -> Any:
+    """One row a queue; the bars and limits in full only where they fit."""
     from rich.table import Table
 
+    wide = width >= 120
     table = Table(box=None, pad_edge=False)
-    for title, justify in (
-        *(("queue", "left"), ("jobs", "left"), ("", "right"), ("bytes", "left"), ("", "right")),
-        *(("ready", "right"), ("active", "right"), ("sched.", "right"), ("dead", "right"), ("oldest", "right")),
-        ("", "left"),
-    ):
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # the literals above
+    table.add_column("queue", overflow="fold")
+    for title in ("full", "jobs", "bytes"):
+        table.add_column(title, no_wrap=True)
+    for title in ("ready", "active", "sched.", "dead", "oldest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for one in found:
         most = int(one.limits.max_bytes)
         table.add_row(
             one.name,
-            bar(one.jobs / one.limits.max_jobs),
-            f"{one.jobs}/{one.limits.max_jobs}",
-            bar(one.bytes / most),
-            f"{format_size(one.bytes)}/{format_size(most)}",
+            bar(one.fill, 10 if wide else 5),
+            f"{one.jobs} of {one.limits.max_jobs}" if wide else str(one.jobs),
+            f"{format_size(one.bytes)} of {format_size(most)}" if wide else format_size(one.bytes),
             *(str(number) for number in (one.ready, one.active, one.scheduled, one.dead)),
             duration(one.oldest_age) if one.oldest_age else "-",
             " ".join(word for word, since in (("paused", one.paused_since), ("sealed", one.sealed_since)) if since),
