@@ -54,6 +54,11 @@ class ErrorReply(Exception):
         self.text = text
         self.code = text.partition(" ")[0]
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another server may be the primary by now: connect anew."""
+        return self.code in ("READONLY", "MASTERDOWN", "LOADING")
+
 
 def is_max_clients(text: str) -> bool:
     """Whether the server turned the connection away for want of a free one."""
@@ -129,24 +134,3 @@ class Attempts:
         if time.monotonic() + pause >= self.deadline:
             raise error from cause
         return pause
-
-
-def redirection(reply: ErrorReply) -> tuple[str, tuple[str, int]] | None:
-    """``("MOVED" or "ASK", (host, port))`` where a cluster node sends us elsewhere; host "" is the same host."""
-    if reply.code not in ("MOVED", "ASK"):
-        return None
-    host, _, port = reply.text.split()[2].rpartition(":")
-    return reply.code, (host.strip("[]"), int(port))
-
-
-def is_old(reply: ErrorReply) -> bool:
-    """Whether the server is too old for ``#!lua`` scripts: it takes the line for a mistake."""
-    return "compiling script" in reply.text and "near '#'" in reply.text
-
-
-def version_of(info: bytes) -> str:
-    """``"Redis 6.2.5"``, out of ``INFO server``."""
-    fields = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
-    if "valkey_version" in fields:
-        return f"Valkey {fields['valkey_version']}"
-    return f"Redis {fields.get('redis_version', '(unknown version)')}"

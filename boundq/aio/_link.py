@@ -10,18 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from boundq._call import Answer, Call, Command, Flow, Full, Request, pack
+from boundq._attempt import Address, Send, attempt
+from boundq._call import Answer, Command, Flow, Full, Request
 from boundq._connect import is_foreign
-from boundq._retry import Attempts, ErrorReply, Lost, is_old, redirection, version_of
+from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
 from boundq._target import Target
 from boundq.aio._wire import Wire, open_wire
-from boundq.errors import ServerUnsupported
 
 R = TypeVar("R")
 
-# Redirections, and lessons in a script, that one attempt at a call may take.
-MOST_ROUNDS = 6
 # A connection on which nothing was heard for so long, in seconds, while an answer was due, is taken for dead.
 SILENCE = 1.0
 
@@ -104,79 +102,52 @@ class WireOnce:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._address: tuple[str, int] | None = None
+        self._address: Address | None = None
         self._shared: Wire | None = None
         self._waiting: list[Wire] = []  # idle ones, for those that wait
         self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._opening = asyncio.Lock()
 
     async def once(self, call: Request, deadline: float) -> Any:
-        address, load, asking = self._address, False, False
-        for _ in range(MOST_ROUNDS):
-            try:
-                return await self._send(call, deadline, address, load=load, asking=asking)
-            except ErrorReply as reply:
-                if reply.code == "NOSCRIPT" and isinstance(call, Call) and not load:
-                    # The server is new, restarted or flushed: teach it the script in the same write. Its list,
-                    # if any, was waited on.
-                    load, call = True, call._replace(block=None)
-                elif reply.code == "NOSCRIPT" and isinstance(call, Call):
-                    raise await self._refusal(call, deadline) from reply
-                elif found := redirection(reply):
-                    kind, (host, port) = found
-                    address = (host or (address or ("localhost", 0))[0], port)
-                    asking = kind == "ASK"
-                    if not asking:
-                        self._move(address)
-                else:
-                    if reply.code in ("READONLY", "MASTERDOWN", "LOADING"):
-                        self._hang_up()  # another server may be the primary by now
-                    raise
-        raise ErrorReply("CLUSTERDOWN sent from node to node")
+        steps = attempt(call)
+        try:
+            send = next(steps)
+            while True:
+                send = steps.send(await self._write(send, deadline))
+        except StopIteration as done:
+            return done.value
+        except ErrorReply as reply:
+            if reply.elsewhere:
+                self._hang_up()
+            raise
 
-    async def _send(
-        self, call: Request, deadline: float, address: tuple[str, int] | None, *, load: bool, asking: bool
-    ) -> Any:
-        """Write and read the call, and what has to come before it."""
-        data, before = call.packed(), int(call.block is not None)
-        if asking:
-            data, before = pack(b"ASKING") + data, before + 1
-        if load and isinstance(call, Call):
-            data, before = pack(b"SCRIPT", b"LOAD", call.script.text) + data, before + 1
-        if asking:
-            wire = await open_wire(self._target, address, _left(deadline))
-        elif call.block:
+    async def _write(self, send: Send, deadline: float) -> list[Any]:
+        if send.home:
+            self._hang_up()
+            self._address = self._node(send.home)
+        if send.once:
+            wire = await open_wire(self._target, self._node(send.once), _left(deadline))
+        elif send.waits:
             wire = self._waiting.pop() if self._waiting else await self._open(deadline)
         else:
             wire = await self._get_shared(deadline)
         answered = False
         try:
-            replies = await wire.exchange(data, before + 1, _left(deadline))
+            replies = await wire.exchange(send.data, send.count, _left(deadline))
             answered = True
+            return replies
         except Lost as lost:
             if lost.reason == "timeout" and time.monotonic() - wire.heard_at > SILENCE:
                 wire.close()
             raise
         finally:
-            if asking or (call.block and not answered):
+            if send.once or (send.waits and not answered):
                 wire.close()  # an answer that nobody wants is still to come
-            elif call.block and not wire.closed:
+            elif send.waits and not wire.closed:
                 self._waiting.append(wire)
-        last = replies[-1]
-        if isinstance(last, ErrorReply):
-            raise last
-        return last
 
-    async def _refusal(self, call: Call, deadline: float) -> Exception:
-        """Why the script could not be loaded."""
-        wire = await self._get_shared(deadline)
-        (reply,) = await wire.exchange(pack(b"SCRIPT", b"LOAD", call.script.text), 1, _left(deadline))
-        if not isinstance(reply, ErrorReply):
-            return ErrorReply("TRYAGAIN the script was flushed again")
-        if is_old(reply):
-            (info,) = await wire.exchange(pack(b"INFO", b"server"), 1, _left(deadline))
-            return ServerUnsupported(version_of(info) if isinstance(info, bytes) else "too old")
-        return reply
+    def _node(self, address: Address) -> Address:
+        return address[0] or (self._address or self._target.nodes[0])[0], address[1]
 
     async def _get_shared(self, deadline: float) -> Wire:
         wire = self._shared
@@ -201,11 +172,6 @@ class WireOnce:
             raise
         self._all.add(wire)
         return wire
-
-    def _move(self, address: tuple[str, int]) -> None:
-        """The slot is at another node, for good."""
-        self._address = address
-        self._hang_up()
 
     def _hang_up(self) -> None:
         shared, self._shared = self._shared, None

@@ -8,18 +8,15 @@ import time
 import weakref
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from boundq._call import Answer, Call, Command, Flow, Full, Request, pack
+from boundq._attempt import Address, Send, attempt
+from boundq._call import Answer, Command, Flow, Full, Request
 from boundq._connect import is_foreign
-from boundq._retry import Attempts, ErrorReply, Lost, is_old, redirection, version_of
+from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
 from boundq._target import Target
-from boundq.errors import ServerUnsupported
 from boundq.sync._wire import Wire
 
 R = TypeVar("R")
-
-# Redirections, and lessons in a script, that one attempt at a call may take.
-MOST_ROUNDS = 6
 
 
 class Once(Protocol):
@@ -97,72 +94,46 @@ class WireOnce:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._address: tuple[str, int] | None = None
+        self._address: Address | None = None
         self._wire: Wire | None = None
 
     def once(self, call: Request, deadline: float) -> Any:
         if self._wire is not None and not call.repeat and self._wire.dead:
             self.close()
-        home, load, asking = self._address, False, False
-        for _ in range(MOST_ROUNDS):
-            try:
-                return self._send(call, deadline, load=load, asking=asking)
-            except Lost:
-                self.close()
-                raise
-            except ErrorReply as reply:
-                if reply.code == "NOSCRIPT" and isinstance(call, Call) and not load:
-                    # The server is new, restarted or flushed: teach it the script in the same write. Its list,
-                    # if any, was waited on.
-                    load, call = True, call._replace(block=None)
-                elif reply.code == "NOSCRIPT" and isinstance(call, Call):
-                    raise self._refusal(call, deadline) from reply
-                elif found := redirection(reply):
-                    kind, (host, port) = found
-                    self.close()
-                    self._address = (host or (self._address or ("localhost", 0))[0], port)
-                    asking = kind == "ASK"
-                else:
-                    if reply.code in ("READONLY", "MASTERDOWN", "LOADING"):
-                        self.close()  # another server may be the primary by now
-                    raise
-            finally:
-                if asking and self._wire is not None:  # for that one call only
-                    self.close()
-                    self._address = home
-        raise ErrorReply("CLUSTERDOWN sent from node to node")
-
-    def _send(self, call: Request, deadline: float, *, load: bool, asking: bool) -> Any:
-        """Write and read the call, and what has to come before it."""
-        wire = self._wire or self._connect(deadline)
-        data, before = call.packed(), int(call.block is not None)
-        if asking:
-            data, before = pack(b"ASKING") + data, before + 1
-        if load and isinstance(call, Call):
-            data, before = pack(b"SCRIPT", b"LOAD", call.script.text) + data, before + 1
+        steps = attempt(call)
         try:
-            replies = wire.exchange(data, before + 1, deadline)
+            send = next(steps)
+            while True:
+                send = steps.send(self._write(send, deadline))
+        except StopIteration as done:
+            return done.value
+        except ErrorReply as reply:
+            if reply.elsewhere:
+                self.close()
+            raise
+
+    def _write(self, send: Send, deadline: float) -> list[Any]:
+        if send.once:
+            wire = Wire(self._target, self._node(send.once), _left(deadline))
+            try:
+                return wire.exchange(send.data, send.count, deadline)
+            finally:
+                wire.close()
+        if send.home:
+            self.close()
+            self._address = self._node(send.home)
+        wire = self._wire or self._connect(deadline)
+        try:
+            return wire.exchange(send.data, send.count, deadline)
         except BaseException:  # an interrupt too: an answer is still to come on this connection
             self.close()
             raise
-        last = replies[-1]
-        if isinstance(last, ErrorReply):
-            raise last
-        return last
 
-    def _refusal(self, call: Call, deadline: float) -> Exception:
-        """Why the script could not be loaded."""
-        wire = self._wire or self._connect(deadline)
-        (reply,) = wire.exchange(pack(b"SCRIPT", b"LOAD", call.script.text), 1, deadline)
-        if not isinstance(reply, ErrorReply):
-            return ErrorReply("TRYAGAIN the script was flushed again")
-        if is_old(reply):
-            (info,) = wire.exchange(pack(b"INFO", b"server"), 1, deadline)
-            return ServerUnsupported(version_of(info) if isinstance(info, bytes) else "too old")
-        return reply
+    def _node(self, address: Address) -> Address:
+        return address[0] or (self._address or self._target.nodes[0])[0], address[1]
 
     def _connect(self, deadline: float) -> Wire:
-        left = max(deadline - time.monotonic(), 0.001)
+        left = _left(deadline)
         address = self._address
         if self._target.kind == "sentinel":
             address = _primary(self._target, left)
@@ -212,6 +183,10 @@ class ClientOnce:
 
     def close(self) -> None:
         """The client is the user's."""
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.001)
 
 
 def _primary(target: Target, seconds: float) -> tuple[str, int]:

@@ -1,0 +1,90 @@
+"""
+One attempt at a call: what to write, and what to make of the replies. The one place that knows NOSCRIPT, MOVED and
+ASK, and servers that are too old. Waits for nothing: a generator that yields what to send and is sent the replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+from boundq._call import Call, Request, pack
+from boundq._retry import ErrorReply
+from boundq.errors import ServerUnsupported
+
+# Redirections, and lessons in a script, that one attempt may take.
+MOST_ROUNDS = 6
+Address = tuple[str, int]
+
+
+class Send(NamedTuple):
+    """
+    Args:
+        data: What to write.
+        count: How many replies to read.
+        waits: The server may wait before it answers: this connection is nobody else's.
+        home: The queue's slot has moved to this node, for good; host "" is the same host.
+        once: Send this to that node, on a connection of its own.
+    """
+
+    data: bytes
+    count: int
+    waits: bool = False
+    home: Address | None = None
+    once: Address | None = None
+
+
+def attempt(call: Request) -> Generator[Send, list[Any], Any]:
+    """
+    The reply to a call.
+
+    Raises:
+        ErrorReply: The server's error.
+        ServerUnsupported: It does not know ``#!lua`` scripts.
+    """
+    load = False
+    home: Address | None = None
+    once: Address | None = None
+    for _ in range(MOST_ROUNDS):
+        data, count = call.packed(), 2 if call.block else 1
+        if once:
+            data, count = pack(b"ASKING") + data, count + 1
+        if load and isinstance(call, Call):
+            data, count = pack(b"SCRIPT", b"LOAD", call.script.text) + data, count + 1
+        replies = yield Send(data, count, call.block is not None, home, once)
+        home = once = None
+        last = replies[-1]
+        if not isinstance(last, ErrorReply):
+            return last
+        if last.code == "NOSCRIPT" and isinstance(call, Call):
+            if load:
+                yield from _refused(call)
+            # The server is new, restarted or flushed: teach it the script in the same write. Its list, if any, was
+            # waited on.
+            load, call = True, call._replace(block=None)
+        elif last.code in ("MOVED", "ASK"):
+            host, _, port = last.text.split()[2].rpartition(":")
+            node = host.strip("[]"), int(port)
+            home, once = (node, None) if last.code == "MOVED" else (None, node)
+        else:
+            raise last
+    raise ErrorReply("CLUSTERDOWN sent from node to node")
+
+
+def _refused(call: Call) -> Generator[Send, list[Any], None]:
+    """The script was not known right after it was loaded: raises why it could not be, unless it was flushed again."""
+    (reply,) = yield Send(pack(b"SCRIPT", b"LOAD", call.script.text), 1)
+    if not isinstance(reply, ErrorReply):
+        return
+    # What an old server says of the first line, which it takes for a mistake.
+    if "compiling script" in reply.text and "near '#'" in reply.text:
+        (info,) = yield Send(pack(b"INFO", b"server"), 1)
+        raise ServerUnsupported(_version(info) if isinstance(info, bytes) else "too old")
+    raise reply
+
+
+def _version(info: bytes) -> str:
+    fields = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
+    if "valkey_version" in fields:
+        return f"Valkey {fields['valkey_version']}"
+    return f"Redis {fields.get('redis_version', '(unknown version)')}"
