@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from boundq._call import Call, Request, pack
+from boundq._call import Both, Call, Request, pack
 from boundq._retry import ErrorReply
 from boundq.errors import ServerUnsupported
 
@@ -21,14 +21,14 @@ class Send(NamedTuple):
     """
     Args:
         data: What to write.
-        count: How many replies to read.
+        replies: How many to read.
         waits: The server may wait before it answers: this connection is nobody else's.
         home: The queue's slot has moved to this node, for good; host "" is the same host.
         once: Send this to that node, on a connection of its own.
     """
 
     data: bytes
-    count: int
+    replies: int
     waits: bool = False
     home: Address | None = None
     once: Address | None = None
@@ -42,6 +42,8 @@ def attempt(call: Request) -> Generator[Send, list[Any], Any]:
         ErrorReply: The server's error.
         ServerUnsupported: It does not know ``#!lua`` scripts.
     """
+    if isinstance(call, Both):
+        return (yield Send(call.packed(), 2))
     load = False
     home: Address | None = None
     once: Address | None = None

@@ -64,6 +64,27 @@ class Command(NamedTuple):
         return f"command {self.words[0]!s}"
 
 
+class Both(NamedTuple):
+    """
+    Two calls in one write. The answer's reply is a pair, an `ErrorReply` in the place of one that failed: the caller
+    makes that call by itself, where what can be mended is mended. Never sent again.
+    """
+
+    first: Call
+    second: Call
+    repeat: bool = False
+    block: None = None
+
+    def packed(self) -> bytes:
+        """The bytes to send."""
+        return self.first.packed() + self.second.packed()
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+        return f"{self.first.name} and {self.second.name}"
+
+
 class Answer(NamedTuple):
     """
     What came back.
@@ -77,7 +98,7 @@ class Answer(NamedTuple):
     resent: bool
 
 
-Request = Call | Command
+Request = Call | Command | Both
 Flow = Generator[Request, Answer, R]
 
 

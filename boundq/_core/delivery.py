@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from boundq import _status as status
-from boundq._call import Call, Flow
+from boundq._call import Answer, Both, Call, Flow
 from boundq._core.base import Core
 from boundq._envelope import Envelope, unpack
+from boundq._retry import ErrorReply
 from boundq._scripts import load
 from boundq._session import Session
 from boundq._sizes import milliseconds
-from boundq.errors import ConfigError, DataError
+from boundq.errors import ConfigError, DataError, Unavailable
 from boundq.model import PRIORITIES, Priority, as_text
 
 # One claim's reply carries at most so many bytes of envelopes (one job is given whatever its size): what a server
@@ -107,10 +108,7 @@ class Deliveries:
         ends = time.monotonic() + wait
         mode, block = int(wait > 0), None
         while True:
-            nonce = random.getrandbits(8)  # tells deliveries of one number apart; not a secret
-            args = (n, REPLY_BYTES, lease_ms, nonce, mode)
-            # Never repeated blindly: what a lost answer held stays leased until the lease ends.
-            answer = yield Call(load("claim"), self._keys, args, repeat=False, block=block)
+            answer = yield self._claim_call(n, lease_ms, mode, block)
             reply = answer.reply
             if reply[0] == status.UNDECLARED and self._core.declared is not None:
                 yield from self._core.attach(Session(), producer=False)
@@ -128,34 +126,60 @@ class Deliveries:
             else:
                 mode, block = 2, (self._wake, max(self._pause(left, next_ms), 0.005))
 
-    def settle(self, work: Settlement) -> Flow[list[Lost]]:
-        """End deliveries; those whose lease is gone come back. In several calls where there are more than 500."""
+    def settle(self, work: Settlement, *, resent: bool = False) -> Flow[list[Lost]]:
+        """
+        End deliveries; those whose lease is gone come back. In several calls where there are more than 500.
+
+        ``resent``: this was sent before and its answer was lost.
+        """
         lost: list[Lost] = []
         for part in _parts(work):
-            deliveries = _all(part)
-            args: list[bytes | str | int] = [
-                *(len(part.acks), len(part.retries), len(part.releases), len(part.buries)),
-                *(word for one in part.acks for word in (one.id, one.fence)),
-                *(word for one, delay in part.retries for word in (one.id, one.fence, milliseconds(delay, "delay"))),
-                *(word for one in part.releases for word in (one.id, one.fence)),
-                *(
-                    word
-                    for one, reason, text in part.buries
-                    for word in (
-                        one.id,
-                        one.fence,
-                        _cut(reason, REASON_BYTES).replace(b"\n", b" "),
-                        _cut(text, TEXT_BYTES),
-                    )
-                ),
-            ]
-            answer = yield Call(load("settle"), self._keys, args)
-            reply = self._core.check(answer)
-            for place, gone in zip(reply[3::2], reply[4::2], strict=True):
-                # Where our own first sending was done and its answer lost, the second finds the lease gone.
-                if not (answer.resent and (gone or place > len(part.acks))):
-                    lost.append(Lost(deliveries[place - 1], bool(gone)))
+            answer = yield self._settle_call(part)
+            lost += self._read_settled(part, self._core.check(answer), answer.resent or resent)
         return lost
+
+    def settle_and_claim(self, work: Settlement, n: int, lease: float) -> Flow[tuple[list[Lost], list[Delivery]]]:
+        """`settle` up to 500 deliveries and `claim` up to n, in one round trip."""
+        lease_ms = milliseconds(lease, "lease", least=100)
+        claim = self._claim_call(n, lease_ms, 0, None)
+        try:
+            answer = yield Both(self._settle_call(work), claim)
+        except Unavailable as error:
+            # What the claim took, if it took any, comes back when its lease ends. Settling is fenced: once more.
+            return (yield from self.settle(work, resent=error.outcome == "unknown")), []
+        settled, claimed = answer.reply
+        if isinstance(settled, ErrorReply):
+            lost = yield from self.settle(work)
+        else:
+            lost = self._read_settled(work, self._core.check(Answer(settled, resent=False)), resent=False)
+        if isinstance(claimed, ErrorReply) or claimed[0] != status.OK:
+            return lost, (yield from self.claim(n, lease, 0.0))
+        return lost, self._read(claimed, lease_ms / 1000)
+
+    def _settle_call(self, work: Settlement) -> Call:
+        args: list[bytes | str | int] = [
+            *(len(work.acks), len(work.retries), len(work.releases), len(work.buries)),
+            *(word for one in work.acks for word in (one.id, one.fence)),
+            *(word for one, delay in work.retries for word in (one.id, one.fence, milliseconds(delay, "delay"))),
+            *(word for one in work.releases for word in (one.id, one.fence)),
+        ]
+        for one, reason, text in work.buries:
+            args += (one.id, one.fence, _cut(reason, REASON_BYTES).replace(b"\n", b" "), _cut(text, TEXT_BYTES))
+        return Call(load("settle"), self._keys, args)
+
+    def _read_settled(self, work: Settlement, reply: list[Any], resent: bool) -> list[Lost]:
+        deliveries = _all(work)
+        # Where our own first sending was done and its answer lost, the second finds the lease gone.
+        return [
+            Lost(deliveries[place - 1], bool(gone))
+            for place, gone in zip(reply[3::2], reply[4::2], strict=True)
+            if not (resent and (gone or place > len(work.acks)))
+        ]
+
+    def _claim_call(self, n: int, lease_ms: int, mode: int, block: tuple[bytes, float] | None) -> Call:
+        nonce = random.getrandbits(8)  # tells deliveries of one number apart; not a secret
+        # Never repeated blindly: what a lost answer held stays leased until the lease ends.
+        return Call(load("claim"), self._keys, (n, REPLY_BYTES, lease_ms, nonce, mode), repeat=False, block=block)
 
     def extend(self, deliveries: Sequence[Delivery], lease: object) -> Flow[tuple[float, list[Delivery]]]:
         """Lengthen leases to ``lease`` seconds from now: the new deadline, and those that are lost."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
-from boundq._call import Answer, Command, Flow, Full, Request
+from boundq._call import Answer, Both, Command, Flow, Request
 from boundq._connect import is_foreign
 from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
@@ -72,8 +72,8 @@ class Link:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
                 try:
                     answer = await self._exchange(queue, call, deadline)
-                except Full as full:
-                    call = flow.throw(full)
+                except Exception as error:  # the flow may know what to do; it raises it where it does not
+                    call = flow.throw(error)
                 else:
                     call = flow.send(answer)
         except StopIteration as stop:
@@ -133,7 +133,7 @@ class WireOnce:
             wire = await self._get_shared(deadline)
         answered = False
         try:
-            replies = await wire.exchange(send.data, send.count, _left(deadline))
+            replies = await wire.exchange(send.data, send.replies, _left(deadline))
             answered = True
             return replies
         except Lost as lost:
@@ -197,6 +197,8 @@ class ClientOnce:
         import redis
 
         try:
+            if isinstance(call, Both):
+                return [await self.once(one, deadline) for one in (call.first, call.second)]
             if isinstance(call, Command):
                 return await self._do(*call.words)
             if call.block:

@@ -9,7 +9,7 @@ import weakref
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
-from boundq._call import Answer, Command, Flow, Full, Request
+from boundq._call import Answer, Both, Command, Flow, Request
 from boundq._connect import is_foreign
 from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
@@ -64,8 +64,8 @@ class Link:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
                 try:
                     answer = self._exchange(queue, call, deadline)
-                except Full as full:
-                    call = flow.throw(full)
+                except Exception as error:  # the flow may know what to do; it raises it where it does not
+                    call = flow.throw(error)
                 else:
                     call = flow.send(answer)
         except StopIteration as stop:
@@ -116,7 +116,7 @@ class WireOnce:
         if send.once:
             wire = Wire(self._target, self._node(send.once), _left(deadline))
             try:
-                return wire.exchange(send.data, send.count, deadline)
+                return wire.exchange(send.data, send.replies, deadline)
             finally:
                 wire.close()
         if send.home:
@@ -124,7 +124,7 @@ class WireOnce:
             self._address = self._node(send.home)
         wire = self._wire or self._connect(deadline)
         try:
-            return wire.exchange(send.data, send.count, deadline)
+            return wire.exchange(send.data, send.replies, deadline)
         except BaseException:  # an interrupt too: an answer is still to come on this connection
             self.close()
             raise
@@ -164,6 +164,8 @@ class ClientOnce:
         import redis
 
         try:
+            if isinstance(call, Both):
+                return [self.once(one, deadline) for one in (call.first, call.second)]
             if isinstance(call, Command):
                 return self._client.execute_command(*call.words)
             if call.block:
