@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from boundq.sync.lease import Lease as Lease
     from boundq.sync.queue import Queue as Queue
     from boundq.sync.server import Server as Server
-    from boundq.sync.worker import Worker as Worker
     from boundq.task import Task as Task
+    from boundq.worker.worker import Worker as Worker
 
 _HOMES = {
     "boundq.aio.lease": ("AsyncLease",),
@@ -56,8 +56,8 @@ _HOMES = {
     "boundq.sync.lease": ("Lease",),
     "boundq.sync.queue": ("Queue",),
     "boundq.sync.server": ("Server",),
-    "boundq.sync.worker": ("Worker",),
     "boundq.task": ("Task",),
+    "boundq.worker.worker": ("Worker",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

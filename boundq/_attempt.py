@@ -34,21 +34,22 @@ class Send(NamedTuple):
     once: Address | None = None
 
 
-def attempt(call: Request) -> Generator[Send, list[Any], Any]:
+def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply | None]]:
     """
-    The reply to a call.
+    The reply to a call, and why its list could not be waited on, where that failed.
 
     Raises:
         ErrorReply: The server's error.
         ServerUnsupported: It does not know ``#!lua`` scripts.
     """
     if isinstance(call, Both):
-        return (yield Send(call.packed(), 2))
+        return (yield Send(call.packed(), 2)), None
     load = False
+    trouble: ErrorReply | None = None
     home: Address | None = None
     once: Address | None = None
     for _ in range(MOST_ROUNDS):
-        data, count = call.packed(), 2 if call.block else 1
+        data, count = call.packed(), 2 if call.block and isinstance(call, Call) else 1
         if once:
             data, count = pack(b"ASKING") + data, count + 1
         if load and isinstance(call, Call):
@@ -56,8 +57,10 @@ def attempt(call: Request) -> Generator[Send, list[Any], Any]:
         replies = yield Send(data, count, call.block is not None, home, once)
         home = once = None
         last = replies[-1]
+        if call.block and count > 1 and isinstance(first := replies[-2], ErrorReply) and first.code != "UNBLOCKED":
+            trouble = first
         if not isinstance(last, ErrorReply):
-            return last
+            return last, trouble
         if last.code == "NOSCRIPT" and isinstance(call, Call):
             if load:
                 yield from _refused(call)

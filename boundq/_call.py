@@ -25,6 +25,7 @@ class Call(NamedTuple):
         args: Its ARGV.
         repeat: Whether it may be sent again when its answer was lost: it reads, or is fenced, or is numbered.
         block: A key and seconds: wait on this list first, in the same write.
+        flags: Place among the arguments of flags, where +2 says that this is a resend; None: it makes no difference.
     """
 
     script: Script
@@ -32,6 +33,15 @@ class Call(NamedTuple):
     args: Sequence[bytes | str | int]
     repeat: bool = True
     block: tuple[bytes, float] | None = None
+    flags: int | None = None
+
+    def resend(self) -> Call:
+        """The call as it is sent once more, after it may have been done already."""
+        if self.flags is None:
+            return self
+        args = list(self.args)
+        args[self.flags] = int(args[self.flags]) | 2
+        return self._replace(args=args)
 
     def packed(self) -> bytes:
         """The bytes to send: its BLPOP, if it has one, and its EVALSHA."""
@@ -64,6 +74,29 @@ class Command(NamedTuple):
         return f"command {self.words[0]!s}"
 
 
+class Wait(NamedTuple):
+    """Wait on a list, and do nothing then. The answer's reply is None when the time was over."""
+
+    block: tuple[bytes, float]
+    repeat: bool = False
+
+    def packed(self) -> bytes:
+        """The bytes to send."""
+        return pack(b"BLPOP", self.block[0], f"{self.block[1]:.3f}")
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+        return "command BLPOP"
+
+
+class Pause(NamedTuple):
+    """Wait, and send nothing. The answer's reply is None."""
+
+    seconds: float
+    block: None = None
+
+
 class Both(NamedTuple):
     """
     Two calls in one write. The answer's reply is a pair, an `ErrorReply` in the place of one that failed: the caller
@@ -92,14 +125,16 @@ class Answer(NamedTuple):
     Args:
         reply: The script's reply, a list; or the command's.
         resent: An earlier sending of the same call may have been executed too.
+        trouble: Why its list could not be waited on, where that failed and the call itself did not.
     """
 
     reply: Any
     resent: bool
+    trouble: Exception | None = None
 
 
-Request = Call | Command | Both
-Flow = Generator[Request, Answer, R]
+Request = Call | Command | Both | Wait
+Flow = Generator[Request | Pause, Answer, R]
 
 
 class Full(Exception):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from boundq._retry import Lost, is_max_clients
+from boundq._call import pack
+from boundq._retry import Lost
 from boundq._target import Target
 
 # What of a user's client, or of a URL's options, counts for a connection of our own.
@@ -27,7 +28,7 @@ def make_connection(
         connections: ``redis.connection`` or ``redis.asyncio.connection``.
         retry: A retry object of that kind, that does not retry.
         target: Where to; its host may be another by ``address``.
-        seconds: For connecting and for each step of the introduction.
+        seconds: For connecting.
     """
     if target.kind == "client":
         given = target.client.connection_pool.connection_kwargs
@@ -38,37 +39,51 @@ def make_connection(
     options = {name: value for name, value in given.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     if address is not None:
         options["host"], options["port"] = address
-    if "driver_info" in inspect.signature(connections.AbstractConnection.__init__).parameters:
-        options["driver_info"] = None
-    else:  # redis-py before 7: the same switch had another name
-        options["lib_name"] = options["lib_version"] = None
+        options.pop("path", None)
     if "path" in options:
         kind = connections.UnixDomainSocketConnection
+        # Older redis-py has it for TCP only.
+        if "socket_connect_timeout" in inspect.signature(connections.AbstractConnection.__init__).parameters:
+            options["socket_connect_timeout"] = seconds
     else:
         kind = connections.SSLConnection if tls else connections.Connection
         options["socket_connect_timeout"] = seconds
-    return kind(**options, socket_timeout=seconds, decode_responses=False, protocol=2, retry=retry)
+    return kind(
+        **options,
+        socket_timeout=seconds,
+        decode_responses=False,
+        protocol=2,
+        retry=retry,
+        redis_connect_func=_say_nothing,
+    )
+
+
+def _say_nothing(connection: Any) -> None:
+    """redis-py's introduction takes a round trip, and a time-out of its own, for each word. Ours: `introduction`."""
+    del connection
+
+
+def introduction(connection: Any) -> list[bytes]:
+    """What to say on a new connection: who we are, and which database we want."""
+    commands = []
+    if connection.credential_provider:
+        commands.append(pack(b"AUTH", *connection.credential_provider.get_credentials()))
+    elif connection.password:
+        user = (connection.username,) if connection.username else ()
+        commands.append(pack(b"AUTH", *user, connection.password))
+    if connection.client_name:
+        commands.append(pack(b"CLIENT", b"SETNAME", connection.client_name))
+    if connection.db:
+        commands.append(pack(b"SELECT", connection.db))
+    return commands
 
 
 def lost_connecting(error: BaseException) -> Lost:
-    """Why there is no connection, out of redis-py's exception; nothing of a call was sent."""
+    """Why there is no connection; nothing of a call was sent."""
     kinds = {kind.__name__ for kind in (*type(error).__mro__, type(error.__context__))}
-    text = str(error)
-    if "AuthenticationError" in kinds or text.startswith(("NOAUTH", "WRONGPASS")):
-        reason = "auth"
-    elif "NoPermissionError" in kinds:
-        reason = "no_permission"
-    elif "BusyLoadingError" in kinds:
-        reason = "loading"
-    elif is_max_clients(text):
-        reason = "max_clients"
-    elif "TimeoutError" in kinds:
-        reason = "timeout"
-    elif "ConnectionResetError" in kinds or "closed by server" in text.lower():
-        reason = "reset"
-    else:
-        reason = "refused"
-    return Lost(reason, False, text)
+    if "TimeoutError" in kinds or "BlockingIOError" in kinds:
+        return Lost("timeout", False, str(error))  # a full backlog too: it listens, and does not accept
+    return Lost("reset" if "ConnectionResetError" in kinds else "refused", False, str(error))
 
 
 def is_foreign(target: Target) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 from boundq._call import Full, Request
 from boundq.errors import BoundqError, DataError, Outcome, Unavailable
@@ -45,6 +46,10 @@ class Lost(Exception):
         self.sent = sent
         self.detail = detail
 
+    def unsent(self) -> Lost:
+        """The same, when nothing of the call itself had been sent yet."""
+        return Lost(self.reason, False, self.detail)
+
 
 class ErrorReply(Exception):
     """The server answered with an error, e.g. ``LOADING Redis is loading the dataset in memory``."""
@@ -55,6 +60,11 @@ class ErrorReply(Exception):
         self.code = text.partition(" ")[0]
 
     @property
+    def transient(self) -> str | None:
+        """Why the server cannot answer just now; None where this is no such error."""
+        return "max_clients" if is_max_clients(self.text) else _TRANSIENT.get(self.code)
+
+    @property
     def elsewhere(self) -> bool:
         """Whether another server may be the primary by now: connect anew."""
         return self.code in ("READONLY", "MASTERDOWN", "LOADING")
@@ -63,6 +73,28 @@ class ErrorReply(Exception):
 def is_max_clients(text: str) -> bool:
     """Whether the server turned the connection away for want of a free one."""
     return "max number of clients" in text
+
+
+def check_introduced(replies: list[Any]) -> None:
+    """
+    Look at the replies to a connection's introduction.
+
+    Raises:
+        Lost: One is an error.
+    """
+    for reply in replies:
+        if isinstance(reply, ErrorReply):
+            raise lost_introducing(reply)
+
+
+def lost_introducing(reply: ErrorReply) -> Lost:
+    """A new connection's introduction (password, database) was answered with an error; nothing of a call was sent."""
+    reason = {**_TRANSIENT, **_FINAL}.get(reply.code, "protocol")
+    if is_max_clients(reply.text):
+        reason = "max_clients"
+    elif "AUTH" in reply.text and reason == "protocol":  # a password where none is set
+        reason = "auth"
+    return Lost(reason, False, reply.text)
 
 
 class Attempts:
@@ -86,15 +118,19 @@ class Attempts:
         self._failures = 0
 
     @property
-    def patience(self) -> float:
+    def give_up_at(self) -> float:
         """
-        Seconds to wait for an answer now.
+        Until when to wait for an answer to the next attempt, on the monotonic clock.
 
         Half of what is left where the call may be sent again: a connection that silently died leaves time for
-        another. All of it otherwise.
+        another. All of it otherwise. Time spent on a list does not count.
         """
-        left = self.deadline - time.monotonic()
-        return left if not self._call.repeat or left < 1 else left / 2
+        now = time.monotonic()
+        waits = self._call.block[1] if self._call.block else 0.0
+        left = self.deadline - now - waits
+        if not self._call.repeat or left < 1:
+            return self.deadline
+        return now + waits + left / 2
 
     def lost(self, lost: Lost) -> float:
         """Seconds to wait before the next attempt, or the error that ends the call."""
@@ -110,13 +146,20 @@ class Attempts:
         """Likewise, after an error reply: the script did not run, or failed before it wrote."""
         if reply.code == "OOM":
             raise Full from reply
-        if reply.code in _TRANSIENT:
-            return self._pause(self._unavailable(_TRANSIENT[reply.code], reply.text), reply)
-        if is_max_clients(reply.text):
-            return self._pause(self._unavailable("max_clients", reply.text), reply)
-        raise self._error(reply) from reply
+        if reply.transient:
+            return self._pause(self._unavailable(reply.transient, reply.text), reply)
+        raise self.error_of(reply) from reply
 
-    def _error(self, reply: ErrorReply) -> BoundqError:
+    def gate_is_shut(self, wait: float, reason: str) -> float:
+        """Others failed a moment ago: seconds to wait before asking, or the error where the deadline is earlier."""
+        if time.monotonic() + wait >= self.deadline:
+            raise self._unavailable(reason, "calls of this process failed a moment ago")
+        return wait
+
+    def error_of(self, reply: ErrorReply) -> BoundqError:
+        """The error that an error reply stands for."""
+        if "ACL failure in script" in reply.text:
+            return Unavailable(self._queue, "unknown", "no_permission", reply.text)
         if reply.code in _FINAL:
             return self._unavailable(_FINAL[reply.code], reply.text)
         if reply.code == "WRONGTYPE":

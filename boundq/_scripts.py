@@ -30,9 +30,8 @@ def _folder() -> Path:
 
 def source(name: str) -> str:
     """The script's text with every ``-- @include lib/x`` replaced by that file."""
-    folder = _folder()
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda match: (folder / f"{match[2]}.lua").read_text(encoding="utf-8"), text)
+    text = (_folder() / f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda match: source(match[2]), text)
 
 
 @cache

@@ -14,18 +14,29 @@ class Session:
     before the next one is numbered.
     """
 
-    __slots__ = ("_offset_ms", "_read_at", "number", "producer")
+    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "producer")
 
     def __init__(self) -> None:
         self.producer = 0  # 0: not enlisted
-        self.number = 0
+        self._nonce = b""
+        self._number = 0
         self._offset_ms = 0.0
         self._read_at = -CLOCK_SECONDS
 
-    def enlist(self, producer: int) -> None:
-        """Take a new identity; numbers begin anew."""
+    def enlist(self, producer: int, nonce: bytes) -> None:
+        """Take a new identity; numbers begin anew. The nonce makes it ours where the server gives an id out twice."""
         self.producer = producer
-        self.number = 0
+        self._nonce = nonce
+        self._number = 0
+
+    def next_number(self) -> None:
+        """Begin a new call."""
+        self._number += 1
+
+    @property
+    def number(self) -> bytes:
+        """The number of the call that is under way, as the scripts compare it."""
+        return b"%b%010d" % (self._nonce, self._number)
 
     def set_clock(self, server_ms: int) -> None:
         """The server said what time it is."""

@@ -150,6 +150,7 @@ _ADVICE = {
     "loading": "the server is loading its data",
     "readonly": "the server is a read-only replica",
     "busy": "the server is busy running a script",
+    "memory": "the server is out of memory (maxmemory)",
     "misconf": "the server refuses writes because it cannot persist (MISCONF); see its log",
     "cluster": "the cluster is down or being reshaped",
     "auth": "the server wants a user and password, or they are wrong; put them into the URL or BOUNDQ_URL",
@@ -164,8 +165,8 @@ class Unavailable(BoundqError):
 
     Attributes:
         outcome: ``not_sent``: the call certainly had no effect. ``unknown``: it may have had one.
-        reason: ``refused reset timeout max_clients loading readonly busy misconf cluster auth no_permission
-            protocol``.
+        reason: ``refused reset timeout max_clients loading readonly busy memory misconf cluster auth
+            no_permission protocol``.
         detail: The server's or the system's own words, without secrets; may be "".
     """
 

@@ -57,6 +57,13 @@ class CurrentJob:
         self._lease = lease
         self._extend = extend
         self.cancelled = False
+        self.task_handle: Any = None  # the asyncio task that runs it, if one does
+
+    def cancel(self, loop: Any) -> None:
+        """The worker's: tell the handler, and end it where it runs on an event loop."""
+        self.cancelled = True
+        if loop is not None and self.task_handle is not None:
+            loop.call_soon_threadsafe(self.task_handle.cancel)
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@
 --   15 producers  16 events
 -- ARGV
 --   1 create     0|1  create the queue where there is none
---   2 producer   0|1  enlist as a producer
+--   2 producer   ""   or 8 characters: enlist as a producer; they go before each of its numbers
 --   3.. limits   {field, value}, flat: for a new queue only; the server's stand
 -- RETURNS {OK, now ms, producer, created, field, value, ...}: the state hash, flat
 --   UNDECLARED   there is no queue, and none was asked for
@@ -36,7 +36,7 @@ if not format then
   -- The charge follows the server's allocator; jemalloc's size classes are the safe guess where INFO says nothing.
   local info, cost = redis.pcall('INFO', 'memory'), 224
   if type(info) == 'table' then info = info.data or info[1] or '' end
-  if type(info) == 'string' and string.find(info, 'mem_allocator:libc', 1, true) then cost = -192 end
+  if type(info) == 'string' and string.find(info, 'mem_allocator:libc', 1, true) then cost = -176 end
   -- The hot fields come first: a small hash is searched from its start.
   local fields = { 'format', 1, 'cost', cost, 'turn', '' }
   for i = 3, #ARGV do fields[#fields + 1] = ARGV[i] end
@@ -56,9 +56,9 @@ elseif format ~= '1' then
 end
 
 local producer = 0
-if ARGV[2] == '1' then
+if ARGV[2] ~= '' then
   producer = redis.call('HINCRBY', state, 'producer', 1)
-  redis.call('HSET', producers, producer, '0000000000 0 0')
+  redis.call('HSET', producers, producer, ARGV[2] .. '0000000000 x')
   redis.call('HDEL', producers, producer - MOST_PRODUCERS)
 end
 return { OK, now, producer, created, unpack(redis.call('HGETALL', state)) }

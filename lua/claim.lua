@@ -24,6 +24,7 @@
 -- @include lib/envelope
 -- @include lib/unique
 -- @include lib/end_job
+-- @include lib/probe
 
 local state, jobs, leases = KEYS[1], KEYS[2], KEYS[3]
 local dead, errors, unique, windows, wake = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
@@ -42,7 +43,7 @@ local held = redis.call('HLEN', jobs) - s[6]
 
 local taken, leased, changes = {}, {}, {} -- reply triples; ZADD arguments; HSET arguments
 local freed, left, expired_jobs, missing, lost, more = 0, 0, 0, 0, 0, 0
-local doomed = {}
+local doomed, keys_probed = {}, false
 local deadline = math.ceil((now + lease - EPOCH) / TICK)
 local average = held > 0 and bytes / held or 1
 
@@ -67,12 +68,22 @@ end
 local function over(id, envelope)
   local expires = expires_at(envelope)
   if not expires or expires > now then return false end
+  if not keys_probed then
+    probe({ unique }, { leases, windows }, {})
+    keys_probed = true
+  end
   freed = freed + end_job(jobs, unique, windows, cost, id, true)
   expired_jobs, left = expired_jobs + 1, left + 1
   return true
 end
 
+-- A key of a foreign type has to fail before anything is written.
+if wait == 2 then redis.call('LLEN', wake) end
+if s[17] ~= '0' or s[18] ~= '' then probe({}, {}, { KEYS[13], KEYS[14] }) end
+
 if next_event == 0 or now >= next_event then
+  probe({ errors, unique }, { leases, KEYS[4], KEYS[5], KEYS[6], KEYS[7], dead, windows }, {})
+  keys_probed = true
   local max_deliveries, max_age
   -- again: a job that was delivered before, found in the sorted set `from`.
   local function again(from, found, lost_lease)

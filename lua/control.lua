@@ -16,11 +16,15 @@
 -- @include lib/layout
 -- @include lib/charge
 -- @include lib/dead
+-- @include lib/probe
 
 local state, jobs, wake, room, turn, events = KEYS[1], KEYS[2], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local what, by = ARGV[1], ARGV[2]
 local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'sealed_at')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
+
+probe({ jobs, KEYS[9] }, { KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8] }, { wake, room, turn })
+redis.call('XLEN', events)
 
 local SWITCHES = { pause = { 'paused', true, s[3] }, resume = { 'paused', false, s[3] },
   seal = { 'sealed', true, s[4] }, unseal = { 'sealed', false, s[4] } }

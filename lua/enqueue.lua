@@ -10,8 +10,8 @@
 --   4 producers  hash  rw  producer -> its last number and the answer
 -- ARGV
 --   1 producer   int    issued by attach
---   2 number     str    10 digits, of this producer's call; the same in a resend
---   3 atomic     0|1    all or nothing; else the longest prefix
+--   2 number     str    8 characters chosen at the enlistment, 10 digits of this producer's call; the same in a resend
+--   3 flags      +1 atomic: all or nothing, else the longest prefix   +2 this is a resend
 --   4 priority   0..3
 --   5.. envelopes       bytes, stored as given
 -- RETURNS {status, admitted, first id, jobs, bytes[, reason, used, limit, requested, oldest ms, rate]}
@@ -19,7 +19,7 @@
 --               reason is FULL_JOBS, FULL_BYTES or TOO_LARGE for the next one
 --   FULL_JOBS FULL_BYTES TOO_LARGE  nothing stored; reason says the same
 --   SEALED      {SEALED, since ms, by}
---   REPEATED    this number was answered before; as OK, with the first answer's ids
+--   REPEATED    this number was answered before; as OK, with the first answer's ids; none: it was refused
 --   GENERAL UNDECLARED STRANGER     nothing stored
 -- COST O(n): 3 reads, 3 writes
 --
@@ -30,22 +30,33 @@
 -- @include lib/charge
 
 local state, jobs, wake, producers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local producer, number, atomic, priority = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
+local producer, number, priority = ARGV[1], ARGV[2], ARGV[4]
+local atomic, resent = ARGV[3] % 2 == 1, ARGV[3] >= '2'
 local FIRST = 5
 
 local s = redis.call('HMGET', state, 'format', 'cost', 'max_jobs', 'max_bytes', 'max_job_bytes', 'bytes',
   'dead_jobs', 'idle', 'blocked', 'turn', 'sealed_at', 'tail' .. priority)
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
 local last = redis.call('HGET', producers, producer)
-if not last then return { STRANGER } end
+-- After a flush or a fail-over the same id may be somebody else's.
+if not last or string.sub(last, 1, 8) ~= string.sub(number, 1, 8) then return { STRANGER } end
 
 local bytes, held = tonumber(s[6]), redis.call('HLEN', jobs) - s[7]
-if string.sub(last, 1, 10) >= number then
-  local count, first = string.match(last, '^%d+ (%d+) (%d+)')
-  return { REPEATED, tonumber(count or 0), tonumber(first or 0), held, bytes }
+if string.sub(last, 1, 18) >= number then
+  local count, first = string.match(last, ' p(%d+) (%d+)', 19)
+  if not count then return { GENERAL } end -- it knows the other kinds of answers
+  return { REPEATED, tonumber(count), tonumber(first), held, bytes }
+end
+-- refused: a resend that is refused is remembered too, so that its first sending cannot be admitted after it.
+local function refused(counter, count)
+  if resent then
+    redis.call('HSET', producers, producer, number .. ' x')
+  else
+    redis.call('HINCRBY', state, counter, count)
+  end
 end
 if s[11] ~= '0' then
-  redis.call('HINCRBY', state, 'rejected_sealed', #ARGV - FIRST + 1)
+  refused('rejected_sealed', #ARGV - FIRST + 1)
   return { SEALED, tonumber(s[11]), redis.call('HGET', state, 'sealed_by') or '' }
 end
 if s[9] ~= '0' or s[10] ~= '' then return { GENERAL } end
@@ -80,15 +91,15 @@ end
 
 local oldest, rate = -1, -1
 if reason == TOO_LARGE then
-  redis.call('HINCRBY', state, 'rejected_job_bytes', 1)
+  refused('rejected_job_bytes', 1)
 elseif reason ~= 0 then
   if redis.call('HGET', state, 'expiring') == '1' then return { GENERAL } end
   -- @include lib/clock
   -- @include lib/envelope
   -- @include lib/oldest
   -- @include lib/refuse
-  oldest, rate = refusal(state, jobs, now, reason == FULL_JOBS and 'rejected_jobs' or 'rejected_bytes',
-    wanted - admitted)
+  oldest, rate = refusal(state, jobs, now)
+  refused(reason == FULL_JOBS and 'rejected_jobs' or 'rejected_bytes', wanted - admitted)
 end
 if admitted == 0 then return { reason, 0, 0, held, bytes, reason, used, limit, requested, oldest, rate } end
 
@@ -108,7 +119,7 @@ if idle and not waking then -- the last token lies there still: nobody is idle
 else
   redis.call('HSET', state, 'bytes', bytes, 'tail' .. priority, tail + admitted)
 end
-redis.call('HSET', producers, producer, number .. ' ' .. admitted .. ' ' .. fields[1])
+redis.call('HSET', producers, producer, number .. ' p' .. admitted .. ' ' .. fields[1])
 if waking then redis.call('RPUSH', wake, 1) end
 local first = (tail + 1) * 8 + priority
 if reason == 0 then return { OK, admitted, first, held + admitted, bytes } end

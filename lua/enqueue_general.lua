@@ -16,8 +16,8 @@
 --   14 leases    zset  r
 -- ARGV
 --   1 producer   int    issued by attach
---   2 number     str    10 digits, of this producer's call; the same in a resend
---   3 atomic     0|1    all or nothing; else the longest prefix
+--   2 number     str    8 characters chosen at the enlistment, 10 digits of this producer's call; the same in a resend
+--   3 flags      +1 atomic: all or nothing, else the longest prefix   +2 this is a resend
 --   4 wait       0..3   1: take a place in the line if there is no room; 2: the caller has one; 3: it has one and
 --                       leaves the line if there is no room this time
 --   5.. for each job, six:
@@ -49,7 +49,8 @@
 
 local state, jobs, wake, producers, room, turn = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local unique, windows = KEYS[7], KEYS[8]
-local producer, number, atomic, wait = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+local producer, number, wait = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local atomic, resent = ARGV[3] % 2 == 1, ARGV[3] >= '2'
 local FIRST, EACH = 5, 6
 local wanted = (#ARGV - FIRST + 1) / EACH
 
@@ -57,27 +58,44 @@ local s = redis.call('HMGET', state, 'format', 'cost', 'max_jobs', 'max_bytes', 
   'dead_jobs', 'idle', 'blocked', 'turn', 'sealed_at', 'turn_at', 'next_event', 'expiring')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
 local last = redis.call('HGET', producers, producer)
-if not last then return { STRANGER } end
+-- After a flush or a fail-over the same id may be somebody else's.
+if not last or string.sub(last, 1, 8) ~= string.sub(number, 1, 8) then return { STRANGER } end
 
 local bytes, held = tonumber(s[6]), redis.call('HLEN', jobs) - s[7]
-if string.sub(last, 1, 10) >= number then
+if string.sub(last, 1, 18) >= number then
+  -- The answer: " p<count> <first id>" of plain jobs, " <id>[d]" for each, or " x": refused.
   local reply = { REPEATED, 0, held, bytes, 0, 0, 0, 0, -1, -1, 0 }
-  for id, dup in string.gmatch(last, ' (%d+)(d?)') do
+  local function add(id, dup)
     reply[2] = reply[2] + 1
-    reply[#reply + 1] = tonumber(id)
-    reply[#reply + 1] = dup == 'd' and 1 or 0
+    reply[#reply + 1], reply[#reply + 2] = id, dup
+  end
+  local count, first = string.match(last, ' p(%d+) (%d+)', 19)
+  if count then
+    for i = 0, count - 1 do add(first + 8 * i, 0) end
+  else
+    for id, dup in string.gmatch(string.sub(last, 19), ' (%d+)(d?)') do add(tonumber(id), dup == 'd' and 1 or 0) end
   end
   return reply
 end
+-- refused: a resend that is refused is remembered too, so that its first sending cannot be admitted after it.
+local function refused(counter, count)
+  if resent then
+    redis.call('HSET', producers, producer, number .. ' x')
+  else
+    redis.call('HINCRBY', state, counter, count)
+  end
+end
 if s[11] ~= '0' then
-  redis.call('HINCRBY', state, 'rejected_sealed', wanted)
+  refused('rejected_sealed', wanted)
   return { SEALED, tonumber(s[11]), redis.call('HGET', state, 'sealed_by') or '' }
 end
 
 local cost, max_jobs, max_bytes, max_job_bytes = tonumber(s[2]), tonumber(s[3]), tonumber(s[4]), tonumber(s[5])
 -- Reads that would fail on a key of a foreign type come before anything is written.
 local waking_possible = s[8] == '1' and redis.call('LLEN', wake) == 0
-for i = 9, 12 do redis.call('ZCARD', KEYS[i]) end
+for i = 8, 14 do redis.call('ZCARD', KEYS[i]) end
+redis.call('HLEN', unique)
+local room_tokens, turn_tokens = redis.call('LLEN', room), redis.call('LLEN', turn)
 
 -- Whose turn is it? Newcomers do not overtake those who wait.
 local ticket = producer .. '.' .. number
@@ -92,8 +110,8 @@ if holder ~= '' and holder ~= ticket then
   end
 end
 if may_enter and blocked and holder == '' and wait < 2 then
-  if redis.call('LLEN', room) == 0 then
-    redis.call('RPUSH', room, 1) -- whoever waits may try; where nobody does, the next call sees this token
+  if room_tokens == 0 then
+    room_tokens = redis.call('RPUSH', room, 1) -- whoever waits may try; where nobody does, the next call sees this token
     may_enter = false
   else
     blocked = false
@@ -233,13 +251,14 @@ end
 
 local oldest, rate, place = -1, -1, 0
 if reason == TOO_LARGE then
-  redis.call('HINCRBY', state, 'rejected_job_bytes', 1)
+  refused('rejected_job_bytes', 1)
 elseif reason ~= 0 and (wait == 0 or wait == 3) then
   local counter = full and (reason == FULL_JOBS and 'rejected_jobs' or 'rejected_bytes') or 'rejected_waiters'
-  oldest, rate = refusal(state, jobs, now, counter, wanted - #plan)
+  oldest, rate = refusal(state, jobs, now)
+  refused(counter, wanted - #plan)
 elseif reason ~= 0 then -- take, or keep, a place in the line; a caller that waits brings one job
   if may_enter and (holder == ticket or holder == '') then
-    if holder == '' then redis.call('DEL', turn) end
+    if holder == '' and turn_tokens > 0 then redis.call('DEL', turn) end
     redis.call('HSET', state, 'turn', ticket, 'turn_at', now, 'turn_bytes', total_charge)
     place = 1
   else
@@ -289,7 +308,7 @@ end
 if wait >= 2 and place == 0 then -- out of the line: the next one may try
   if holder == ticket then redis.call('HSET', state, 'turn', '') end
   if blocked then
-    if redis.call('LLEN', room) == 0 then redis.call('RPUSH', room, 1) else redis.call('HSET', state, 'blocked', 0) end
+    if room_tokens == 0 then redis.call('RPUSH', room, 1) else redis.call('HSET', state, 'blocked', 0) end
   end
 end
 

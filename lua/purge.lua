@@ -18,11 +18,13 @@
 -- @include lib/end_job
 -- @include lib/where
 -- @include lib/dead
+-- @include lib/probe
 -- @include lib/remove
 
 local state, which, n = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local format = redis.call('HGET', state, 'format')
 if format ~= '1' then return { format and BAD_FORMAT or UNDECLARED } end
+probe_remove()
 local ids = {}
 if which == 'ready' then
   for k = 3, 0, -1 do

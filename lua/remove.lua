@@ -18,8 +18,10 @@
 -- @include lib/end_job
 -- @include lib/where
 -- @include lib/dead
+-- @include lib/probe
 -- @include lib/remove
 
+probe_remove()
 local ids = {}
 for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
 local removed = remove_jobs(ids, ARGV[1])

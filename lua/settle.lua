@@ -5,7 +5,8 @@
 -- KEYS
 --   1 state  2 jobs  3 leases  4..7 due0..due3  8 dead  9 errors  10 unique  11 windows  12 wake  13 room  14 turn
 -- ARGV
---   1..4 how many acks, retries, releases, buries follow; 500 at most together
+--   1 flags  +2 this is a resend: a lost lease is no news
+--   2..5 how many acks, retries, releases, buries follow; 500 at most together
 --   acks      {id, fence}
 --   retries   {id, fence, delay ms}
 --   releases  {id, fence}                 the delivery is given back; claimable at once
@@ -28,26 +29,48 @@ local state, jobs, leases, unique, windows, wake = KEYS[1], KEYS[2], KEYS[3], KE
 local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'next_event', 'idle', 'blocked', 'turn')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
 local cost, bytes, next_event = tonumber(s[2]), tonumber(s[3]), tonumber(s[5])
--- A key of a foreign type has to fail before anything is written.
-local waking_possible = s[6] == '1' and redis.call('LLEN', wake) == 0
+local resent = ARGV[1] == '2'
 
-local widths, ids, at, places = { 2, 3, 2, 4 }, {}, 5, {}
+-- A key of a foreign type has to fail before anything is written.
+local held = redis.call('HLEN', jobs) - s[4]
+local waking_possible = s[6] == '1' and redis.call('LLEN', wake) == 0
+if ARGV[3] ~= '0' or ARGV[4] ~= '0' then
+  for i = 4, 7 do redis.call('ZCARD', KEYS[i]) end
+end
+if ARGV[5] ~= '0' then
+  redis.call('ZCARD', KEYS[8])
+  redis.call('HLEN', KEYS[9])
+end
+if s[7] ~= '0' or s[8] ~= '' then
+  redis.call('LLEN', KEYS[13])
+  redis.call('LLEN', KEYS[14])
+end
+
+local widths, ids, at, places = { 2, 3, 2, 4 }, {}, 6, {}
 for kind = 1, 4 do
-  for _ = 1, tonumber(ARGV[kind]) do
+  for _ = 1, tonumber(ARGV[kind + 1]) do
     ids[#ids + 1], places[#places + 1] = ARGV[at], at
     at = at + widths[kind]
   end
 end
 local scores = #ids > 0 and redis.call('ZMSCORE', leases, unpack(ids)) or {}
 
+for i = 1, #ids do
+  if scores[i] and scores[i] % FENCES >= 2 ^ 19 then -- has a unique key
+    redis.call('HLEN', unique)
+    redis.call('ZCARD', windows)
+    break
+  end
+end
+
 local reply = { OK, 0, 0 }
 local ended, bury, freed, left, next = {}, {}, 0, 0, next_event
 local settled = { 0, 0, 0, 0 }
-local kind, until_kind = 1, tonumber(ARGV[1])
+local kind, until_kind = 1, tonumber(ARGV[2])
 for i, id in ipairs(ids) do
   while i > until_kind do
     kind = kind + 1
-    until_kind = until_kind + tonumber(ARGV[kind])
+    until_kind = until_kind + tonumber(ARGV[kind + 1])
   end
   local place = places[i]
   local score, fence = tonumber(scores[i] or -1), tonumber(ARGV[place + 1])
@@ -96,12 +119,11 @@ if #bury > 0 then
     end
   end
   save_dead(state, jobs, KEYS[8], KEYS[9], cost, d)
-  s[4] = d.jobs
 end
 for i, counter in ipairs({ 'acked', 'retried', 'released', 'buried' }) do
   if settled[i] > 0 then redis.call('HINCRBY', state, counter, settled[i]) end
 end
-if #reply > 3 then redis.call('HINCRBY', state, 'leases_lost', (#reply - 3) / 2) end
+if #reply > 3 and not resent then redis.call('HINCRBY', state, 'leases_lost', (#reply - 3) / 2) end
 if freed > 0 then
   bytes = bytes - freed
   changes[#changes + 1], changes[#changes + 2] = 'bytes', bytes
@@ -114,7 +136,7 @@ if next ~= next_event then
 end
 if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
 
-local held = redis.call('HLEN', jobs) - s[4]
+held = held - left
 if left > 0 and (s[7] ~= '0' or s[8] ~= '') then
   -- @include lib/room
   room_freed(state, KEYS[13], KEYS[14], now, held, bytes)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from boundq import _status as status
-from boundq._call import Answer, Call, Flow, Full
+from boundq._call import Answer, Call, Flow, Full, Pause
 from boundq._core.base import Core
+from boundq._gate import Gate
 from boundq._job import Prepared
 from boundq._scripts import load
 from boundq._session import Session
@@ -24,15 +25,55 @@ from boundq.model import Receipt, Rejection, as_text, retry_after
 
 # One script takes at most so many jobs, and about so many bytes, whatever a caller hands over.
 MOST_PLAIN, MOST_GENERAL, MOST_BYTES = 500, 100, 2**20
+MOST_ATOMIC_BYTES = 8 * 2**20
 # The producer whose turn it is shows itself this often, in seconds; after 3 s of silence the turn passes on.
 TURN_SECONDS = 1.0
-# After the server said that it is out of memory, do not ask it again for about so long, in seconds.
+# While the server is out of memory, one enqueue asks it about so often, in seconds; the others are refused here.
 MEMORY_SECONDS = 0.2
 
 _NO, _TAKE_PLACE, _IN_LINE, _LEAVE = range(4)
 _FRESH, _TURN, _ROOM = range(3)
+_WAITED_FOR = ("jobs", "bytes", "waiters", "memory")
+# Where the flags stand among the arguments of both scripts.
+FLAGS = 2
 
 Outcome = Receipt | Rejection
+
+
+class Attempt(NamedTuple):
+    """
+    How to ask.
+
+    Args:
+        atomic: All or nothing.
+        wait: As ``enqueue_general`` takes it.
+        block: Wait on this list first.
+        again: The same call as before, refused until now: it keeps its number.
+        resent: An earlier sending of it may still be on its way.
+    """
+
+    atomic: bool = False
+    wait: int = 0
+    block: tuple[bytes, float] | None = None
+    again: bool = False
+    resent: bool = False
+
+
+class Said(NamedTuple):
+    """
+    What came back.
+
+    Args:
+        outcomes: One for each admitted job, and a refusal after them if not all were.
+        place: In the line for room.
+        resent: An earlier sending may still be on its way.
+        asked: The call has a number by now.
+    """
+
+    outcomes: list[Outcome]
+    place: int
+    resent: bool
+    asked: bool
 
 
 class Admission:
@@ -46,7 +87,7 @@ class Admission:
             *("due0", "due1", "due2", "due3", "dead", "leases"),
         )
         self._room, self._turn = core.keys.of("room", "turn")
-        self._memory_until = 0.0
+        self._memory = Gate(MEMORY_SECONDS)
 
     def enqueue(self, session: Session, jobs: Sequence[Prepared], *, atomic: bool = False) -> Flow[list[Outcome]]:
         """
@@ -57,12 +98,34 @@ class Admission:
         size = max(job.size for job in jobs)
         if size > (yield from self._most(session, size)):
             first = next(place for place, job in enumerate(jobs) if job.size > (self._core.max_job_bytes or 0))
-            refusal = Rejection(self._core.name, "job_bytes", 0, self._core.max_job_bytes or 0, jobs[first].size)
+            refusal = self._too_large(jobs[first])
             if atomic or first == 0:
                 return [refusal]
-            return [*(yield from self.enqueue(session, jobs[:first])), refusal]
-        outcomes, _ = yield from self._numbered(session, jobs, atomic, _NO, None)
-        return outcomes
+            before = yield from self.enqueue(session, jobs[:first])
+            return [*before, refusal] if isinstance(before[-1], Receipt) and len(before) == first else before
+        said = yield from self._numbered(session, jobs, Attempt(atomic=atomic))
+        return said.outcomes
+
+    def enqueue_waiting(self, session: Session, job: Prepared, wait: float) -> Flow[Outcome]:
+        """Add one job; if there is no room, stand in line for it up to ``wait`` seconds."""
+        ends = time.monotonic() + wait
+        if job.size > (yield from self._most(session, job.size)):
+            return self._too_large(job)
+        said = yield from self._numbered(session, [job], Attempt(wait=_TAKE_PLACE))
+        while isinstance(outcome := said.outcomes[0], Rejection) and outcome.reason in _WAITED_FOR:
+            left = ends - time.monotonic()
+            # The number stays the same from attempt to attempt, so that only one of them can be admitted.
+            attempt = Attempt(wait=_IN_LINE if left > 0 else _LEAVE, again=said.asked, resent=said.resent)
+            if left > 0 and outcome.reason == "memory":
+                yield Pause(min(left, MEMORY_SECONDS * (1 + random.random())))
+            elif left > 0 and said.place == _TURN:
+                attempt = attempt._replace(block=(self._turn, min(left, TURN_SECONDS)))
+            elif left > 0:
+                attempt = attempt._replace(block=(self._room, left))
+            said = yield from self._numbered(session, [job], attempt)
+            if left <= 0:
+                return said.outcomes[0]
+        return outcome
 
     def _most(self, session: Session, size: int) -> Flow[int]:
         """The queue's ``max_job_bytes``; asked for anew before a job is refused for it, since it may have grown."""
@@ -70,56 +133,32 @@ class Admission:
             yield from self._core.attach(session, producer=session.producer == 0)
         return self._core.max_job_bytes or 0
 
-    def enqueue_waiting(self, session: Session, job: Prepared, wait: float) -> Flow[Outcome]:
-        """Add one job; if there is no room, stand in line for it up to ``wait`` seconds."""
-        ends = time.monotonic() + wait
-        if job.size > (yield from self._most(session, job.size)):
-            return Rejection(self._core.name, "job_bytes", 0, self._core.max_job_bytes or 0, job.size)
-        (outcome,), place = yield from self._numbered(session, [job], False, _TAKE_PLACE, None)
-        while isinstance(outcome, Rejection) and outcome.reason in ("jobs", "bytes", "waiters", "memory"):
-            left = ends - time.monotonic()
-            if left <= 0:
-                (outcome,), _ = yield from self._numbered(session, [job], False, _LEAVE, None, again=True)
-                break
-            if outcome.reason == "memory":
-                block = (self._room, min(left, MEMORY_SECONDS * (1 + random.random())))
-            elif place == _TURN:
-                block = (self._turn, min(left, TURN_SECONDS))
-            else:
-                block = (self._room, left)
-            (outcome,), place = yield from self._numbered(session, [job], False, _IN_LINE, block, again=True)
-        return outcome
-
-    def _numbered(
-        self,
-        session: Session,
-        jobs: Sequence[Prepared],
-        atomic: bool,
-        wait: int,
-        block: tuple[bytes, float] | None,
-        *,
-        again: bool = False,
-    ) -> Flow[tuple[list[Outcome], int]]:
-        """One numbered call; ``again``: the same call as before, refused until now."""
-        if wait == _NO and time.monotonic() < self._memory_until:
-            return [Rejection(self._core.name, "memory", requested=len(jobs))], _FRESH
+    def _numbered(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Flow[Said]:
+        """One attempt at a numbered call, until the server has an answer to it."""
+        if not self._memory.open():
+            refusal = Rejection(self._core.name, "memory", requested=len(jobs))
+            return Said([refusal], _ROOM, attempt.resent, attempt.again)
         if session.producer == 0 or session.stale:
             yield from self._core.attach(session, producer=session.producer == 0)
-        if not again:
-            session.number += 1
-        general = wait != _NO or any(job.general or job.level != jobs[0].level for job in jobs)
-        if atomic and len(jobs) > (MOST_GENERAL if general else MOST_PLAIN):
+        if not attempt.again:
+            session.next_number()
+        general = attempt.wait != _NO or any(job.general or job.level != jobs[0].level for job in jobs)
+        if attempt.atomic and len(jobs) > (MOST_GENERAL if general else MOST_PLAIN):
             most = MOST_GENERAL if general else MOST_PLAIN
             raise ConfigError("jobs", len(jobs), f"atomic=True takes {most} of these at most: one script's worth")
-        resent = False
+        if attempt.atomic and (size := sum(job.size for job in jobs)) > MOST_ATOMIC_BYTES:
+            raise ConfigError("jobs", f"{size} bytes", f"atomic=True takes {MOST_ATOMIC_BYTES} bytes at most")
+        block, resent = attempt.block, attempt.resent
         while True:
-            call = (self._general if general else self._plain)(session, jobs, atomic, wait)
+            call = (self._general if general else self._plain)(session, jobs, attempt)
             try:
-                answer = yield call._replace(block=block)
+                answer = yield (call.resend() if resent else call)._replace(block=block)
             except Full:
-                self._memory_until = time.monotonic() + MEMORY_SECONDS * (1 + random.random() / 2)
-                return [Rejection(self._core.name, "memory", requested=len(jobs))], _ROOM
-            resent = resent or answer.resent
+                self._memory.close()
+                refusal = Rejection(self._core.name, "memory", requested=len(jobs))
+                return Said([refusal], _ROOM, resent, asked=True)
+            self._memory.reopen()
+            resent, block = resent or answer.resent, None
             code = answer.reply[0]
             if code == status.GENERAL:
                 general = True
@@ -128,25 +167,32 @@ class Admission:
                     # The server does not know us any more, so it cannot say whether our first sending was done.
                     raise Unavailable(self._core.name, "unknown", "reset", "the server has forgotten this producer")
                 yield from self._core.attach(session, producer=True)
-                session.number = 1
+                session.next_number()
+            elif code == status.REPEATED and answer.reply[1] == 0:
+                # An earlier sending was refused, for good. Ask anew: there may be room by now.
+                session.next_number()
+                resent = False
             else:
-                read = self._read_general if general else self._read_plain
-                return read(answer, jobs)
-            block = None
+                outcomes, place = (self._read_general if general else self._read_plain)(answer, jobs)
+                if answer.trouble is not None and isinstance(outcomes[-1], Rejection):
+                    raise answer.trouble
+                return Said(outcomes, place, resent, asked=True)
 
-    def _plain(self, session: Session, jobs: Sequence[Prepared], atomic: bool, _wait: int) -> Call:
+    def _plain(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Call:
         created = session.created()
         envelopes = [job.envelope(created) for job in jobs]
-        number = b"%010d" % session.number
-        args: tuple[bytes | str | int, ...] = (session.producer, number, int(atomic), jobs[0].level, *envelopes)
-        return Call(load("enqueue"), self._plain_keys, args)
+        head = (session.producer, session.number, int(attempt.atomic), jobs[0].level)
+        return Call(load("enqueue"), self._plain_keys, (*head, *envelopes), flags=FLAGS)
 
-    def _general(self, session: Session, jobs: Sequence[Prepared], atomic: bool, wait: int) -> Call:
+    def _general(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Call:
         created = session.created()
-        args: list[bytes | str | int] = [session.producer, b"%010d" % session.number, int(atomic), wait]
+        args: list[bytes | str | int] = [session.producer, session.number, int(attempt.atomic), attempt.wait]
         for job in jobs:
             args += (job.level, job.due, job.expires, job.digest, job.window, job.envelope(created))
-        return Call(load("enqueue_general"), self._general_keys, args)
+        return Call(load("enqueue_general"), self._general_keys, args, flags=FLAGS)
+
+    def _too_large(self, job: Prepared) -> Rejection:
+        return Rejection(self._core.name, "job_bytes", 0, self._core.max_job_bytes or 0, job.size)
 
     def _read_plain(self, answer: Answer, _jobs: Sequence[Prepared]) -> tuple[list[Outcome], int]:
         reply = self._core.check(answer)

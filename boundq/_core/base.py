@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,8 @@ class Core:
             DataError: ``missing`` where there is no queue and none is declared; ``wrong_type``;
                 ``unknown_version``.
         """
-        args: list[bytes | str | int] = [int(self.declared is not None), int(producer)]
+        nonce = os.urandom(4).hex().encode() if producer else b""
+        args: list[bytes | str | int] = [int(self.declared is not None), nonce]
         if self.declared is not None:
             for field, value in self.declared.to_fields().items():
                 args += (field, value)
@@ -72,7 +74,7 @@ class Core:
         self.check(answer)
         session.set_clock(int(reply[1]))
         if producer:
-            session.enlist(int(reply[2]))
+            session.enlist(int(reply[2]), nonce)
         stored = Limits.from_fields(pairs(reply[4:]))
         assert isinstance(stored.max_job_bytes, int)
         self.max_job_bytes = stored.max_job_bytes

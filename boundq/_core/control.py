@@ -88,4 +88,5 @@ class Control:
 
 
 def _by(by: str) -> bytes:
-    return by.encode("utf-8", "replace")[:BY_BYTES]
+    cut = by.encode("utf-8", "replace")[:BY_BYTES]
+    return cut.decode("utf-8", "ignore").encode()  # no half character

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from boundq import _status as status
-from boundq._call import Answer, Both, Call, Flow
+from boundq._call import Answer, Both, Call, Flow, Wait
 from boundq._core.base import Core
 from boundq._envelope import Envelope, unpack
 from boundq._retry import ErrorReply
@@ -118,6 +118,8 @@ class Deliveries:
             next_ms, more = (-1, 0) if reply[0] == status.PAUSED else (reply[3], reply[4])
             if len(reply) > 5:
                 return self._read(reply, lease_ms / 1000)
+            if answer.trouble is not None:
+                raise answer.trouble
             left = ends - time.monotonic()
             if more:
                 block = None
@@ -125,6 +127,22 @@ class Deliveries:
                 return []
             else:
                 mode, block = 2, (self._wake, max(self._pause(left, next_ms), 0.005))
+
+    def claim_or_register(self, n: int, lease: float, *, woken: bool) -> Flow[tuple[list[Delivery], float]]:
+        """Up to n jobs; where there is none, say that somebody waits, and for how many seconds it should (`wait`)."""
+        lease_ms = milliseconds(lease, "lease", least=100)
+        answer = yield self._claim_call(n, lease_ms, 2 if woken else 1, None)
+        reply = self._core.check(answer)
+        if reply[0] != status.OK:
+            return [], IDLE_SECONDS
+        if len(reply) > 5 or reply[4]:
+            return self._read(reply, lease_ms / 1000), 0.0
+        return [], max(self._pause(IDLE_SECONDS, reply[3]), 0.005)
+
+    def wait(self, seconds: float) -> Flow[bool]:
+        """Wait for the queue to wake somebody, after `claim_or_register`; False when the time was over."""
+        answer = yield Wait((self._wake, seconds))
+        return answer.reply is not None
 
     def settle(self, work: Settlement, *, resent: bool = False) -> Flow[list[Lost]]:
         """
@@ -134,8 +152,9 @@ class Deliveries:
         """
         lost: list[Lost] = []
         for part in _parts(work):
-            answer = yield self._settle_call(part)
-            lost += self._read_settled(part, self._core.check(answer), answer.resent or resent)
+            call = self._settle_call(part)
+            answer = yield call.resend() if resent else call
+            lost += self._read_settled(part, answer.reply, answer.resent or resent)
         return lost
 
     def settle_and_claim(self, work: Settlement, n: int, lease: float) -> Flow[tuple[list[Lost], list[Delivery]]]:
@@ -151,24 +170,27 @@ class Deliveries:
         if isinstance(settled, ErrorReply):
             lost = yield from self.settle(work)
         else:
-            lost = self._read_settled(work, self._core.check(Answer(settled, resent=False)), resent=False)
+            lost = self._read_settled(work, settled, resent=False)
         if isinstance(claimed, ErrorReply) or claimed[0] != status.OK:
             return lost, (yield from self.claim(n, lease, 0.0))
         return lost, self._read(claimed, lease_ms / 1000)
 
     def _settle_call(self, work: Settlement) -> Call:
         args: list[bytes | str | int] = [
-            *(len(work.acks), len(work.retries), len(work.releases), len(work.buries)),
+            *(0, len(work.acks), len(work.retries), len(work.releases), len(work.buries)),
             *(word for one in work.acks for word in (one.id, one.fence)),
             *(word for one, delay in work.retries for word in (one.id, one.fence, milliseconds(delay, "delay"))),
             *(word for one in work.releases for word in (one.id, one.fence)),
         ]
         for one, reason, text in work.buries:
             args += (one.id, one.fence, _cut(reason, REASON_BYTES).replace(b"\n", b" "), _cut(text, TEXT_BYTES))
-        return Call(load("settle"), self._keys, args)
+        return Call(load("settle"), self._keys, args, flags=0)
 
     def _read_settled(self, work: Settlement, reply: list[Any], resent: bool) -> list[Lost]:
         deliveries = _all(work)
+        if reply[0] == status.UNDECLARED:  # the whole queue is gone, and these jobs with it
+            return [Lost(one, cancelled=True) for one in deliveries]
+        self._core.check(Answer(reply, resent))
         # Where our own first sending was done and its answer lost, the second finds the lease gone.
         return [
             Lost(deliveries[place - 1], bool(gone))

@@ -136,7 +136,9 @@ class Inspection:
         now, stored, active, *due = reply[1:8]
         oldest, next_ms, unique_keys, _windows, producers = reply[8:13]
         state = pairs(reply[13:])
-        numbers = {name: int(state[name]) for name in state if state[name].lstrip("-").isdigit()}
+        numbers = {
+            name: int(value) for name, value in state.items() if value.lstrip("-").isdecimal() and value.isascii()
+        }
         scheduled, jobs = sum(due), stored - numbers["dead_jobs"]
         drain_known = now - numbers["drain_at"] < 10_000 and numbers["drain_seen"] >= 10
         return Stats(

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
-from boundq._call import Answer, Both, Command, Flow, Request
+from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Wait
 from boundq._connect import is_foreign
+from boundq._gate import GATE_SECONDS, Gate
 from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
 from boundq._target import Target
 from boundq.aio._wire import Wire, open_wire
+from boundq.errors import Unavailable
 
 R = TypeVar("R")
 
@@ -27,8 +29,8 @@ SILENCE = 1.0
 class Once(Protocol):
     """One attempt at a call."""
 
-    async def once(self, call: Request, deadline: float) -> Any:
-        """The reply, or `Lost`, or `ErrorReply`."""
+    async def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
+        """As `attempt`; or `Lost`."""
 
     async def close(self) -> None: ...
 
@@ -39,9 +41,11 @@ class Link:
 
     Args:
         target: Where to.
+        gate: The process's, before this target.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, gate: Gate) -> None:
+        self._gate = gate
         self._once: Once = ClientOnce(target) if is_foreign(target) else WireOnce(target)
         self._idle: dict[str, list[Session]] = {}
 
@@ -71,7 +75,7 @@ class Link:
                 if each or call.block:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
                 try:
-                    answer = await self._exchange(queue, call, deadline)
+                    answer = await self._answer(queue, call, deadline)
                 except Exception as error:  # the flow may know what to do; it raises it where it does not
                     call = flow.throw(error)
                 else:
@@ -79,17 +83,33 @@ class Link:
         except StopIteration as stop:
             result: R = stop.value
             return result
+        except Full as full:  # of a call that the server should let through
+            raise Unavailable(queue, "not_sent", "memory", str(full.__cause__)) from full
+
+    async def _answer(self, queue: str, call: Request | Pause, deadline: float) -> Answer:
+        if isinstance(call, Pause):
+            await asyncio.sleep(call.seconds)
+            return Answer(None, resent=False)
+        return await self._exchange(queue, call, deadline)
 
     async def _exchange(self, queue: str, call: Request, deadline: float) -> Answer:
         attempts = Attempts(queue, call, deadline)
         while True:
             try:
-                patience = attempts.patience + (call.block[1] / 2 if call.block else 0)
-                return Answer(await self._once.once(call, time.monotonic() + patience), attempts.resent)
+                if self._gate.open():
+                    reply, trouble = await self._once.once(call, attempts.give_up_at)
+                    self._gate.reopen()
+                    return Answer(reply, attempts.resent, attempts.error_of(trouble) if trouble else None)
+                pause = attempts.gate_is_shut(self._gate.wait, self._gate.reason)
             except Lost as lost:
+                self._gate.close(lost.reason)
                 pause = attempts.lost(lost)
-            except ErrorReply as reply:
-                pause = attempts.refused(reply)
+            except ErrorReply as error:
+                if error.transient:
+                    self._gate.close(error.transient)
+                pause = attempts.refused(error)
+            if attempts.resent and isinstance(call, Call):
+                call = call.resend()
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
@@ -108,14 +128,15 @@ class WireOnce:
         self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._opening = asyncio.Lock()
 
-    async def once(self, call: Request, deadline: float) -> Any:
+    async def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         steps = attempt(call)
         try:
             send = next(steps)
             while True:
                 send = steps.send(await self._write(send, deadline))
         except StopIteration as done:
-            return done.value
+            answer: tuple[Any, ErrorReply | None] = done.value
+            return answer
         except ErrorReply as reply:
             if reply.elsewhere:
                 self._hang_up()
@@ -152,10 +173,13 @@ class WireOnce:
     async def _get_shared(self, deadline: float) -> Wire:
         wire = self._shared
         if wire is None or wire.closed:
-            async with self._opening:
-                wire = self._shared
-                if wire is None or wire.closed:
-                    wire = self._shared = await self._open(deadline)
+            try:
+                async with asyncio.timeout(_left(deadline)), self._opening:
+                    wire = self._shared
+                    if wire is None or wire.closed:
+                        wire = self._shared = await self._open(deadline)
+            except TimeoutError as error:
+                raise Lost("timeout", False, "another call is still connecting") from error
         return wire
 
     async def _open(self, deadline: float) -> Wire:
@@ -193,14 +217,16 @@ class ClientOnce:
     def __init__(self, target: Target) -> None:
         self._client = target.client
 
-    async def once(self, call: Request, deadline: float) -> Any:
+    async def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         import redis
 
         try:
             if isinstance(call, Both):
-                return [await self.once(one, deadline) for one in (call.first, call.second)]
+                return [(await self.once(one, deadline))[0] for one in (call.first, call.second)], None
+            if isinstance(call, Wait):
+                return await self._do("BLPOP", *call.block), None
             if isinstance(call, Command):
-                return await self._do(*call.words)
+                return await self._do(*call.words), None
             if call.block:
                 key, seconds = call.block
                 await self._do("BLPOP", key, seconds)
@@ -214,7 +240,7 @@ class ClientOnce:
             raise Lost("reset", True, str(error)) from error
         except redis.ResponseError as error:
             raise ErrorReply(str(error)) from error
-        return reply
+        return reply, None
 
     async def _do(self, *command: Any) -> Any:
         return await self._client.execute_command(*command)
@@ -254,6 +280,7 @@ class Hub:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._gate = Gate(GATE_SECONDS, failures=2)
         self._forget()
 
     @classmethod
@@ -271,7 +298,7 @@ class Hub:
         link = self._links.get(loop)
         if link is None:
             target = await loop.run_in_executor(None, _started, self._target) if self._embedded else self._target
-            link = self._links.setdefault(loop, Link(target))
+            link = self._links.setdefault(loop, Link(target, self._gate))
         return link
 
     async def close(self) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import hiredis
 
-from boundq._connect import lost_connecting, make_connection
-from boundq._retry import ErrorReply, Lost
+from boundq._connect import introduction, lost_connecting, make_connection
+from boundq._retry import ErrorReply, Lost, check_introduced, lost_introducing
 from boundq._target import Target
 
 _NOTHING = object()
@@ -35,6 +35,7 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._gone = self._loop.create_future()
         self.heard_at = time.monotonic()
+        self._farewell: ErrorReply | None = None
         # `asyncio.run` cancels what still runs at its end: that hangs up for those who forgot to close.
         self._keeper = self._loop.create_task(self._keep())
 
@@ -47,7 +48,8 @@ class Wire(asyncio.Protocol):
         """
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if self._transport.is_closing():
-            future.set_exception(Lost("reset", False, "the connection is closed"))
+            farewell = self._farewell
+            future.set_exception(lost_introducing(farewell) if farewell else Lost("reset", False, "closed"))
             return future
         self._waiting.append((count, [], future))
         self._transport.write(data)
@@ -62,7 +64,9 @@ class Wire(asyncio.Protocol):
         try:
             while (reply := reader.gets()) is not _NOTHING:
                 if not self._waiting:
-                    return self.close()  # something that nobody asked for, e.g. a farewell
+                    if isinstance(reply, hiredis.ReplyError):
+                        self._farewell = ErrorReply(str(reply))  # no free connection, say
+                    return self.close()
                 count, replies, future = self._waiting[0]
                 replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
                 if len(replies) == count:
@@ -124,10 +128,18 @@ async def open_wire(target: Target, address: tuple[str, int] | None, seconds: fl
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
+    ends = time.monotonic() + seconds
     connection = make_connection(connections, Retry(NoBackoff(), 0), target, address, seconds)
     try:
         async with asyncio.timeout(seconds):
             await connection.connect()
     except (redis.RedisError, OSError) as error:
         raise lost_connecting(error) from error
-    return Wire(connection)
+    wire = Wire(connection)
+    if words := introduction(connection):
+        try:
+            check_introduced(await wire.exchange(b"".join(words), len(words), ends - time.monotonic()))
+        except Lost as lost:
+            wire.close()
+            raise lost.unsent() from None
+    return wire

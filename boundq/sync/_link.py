@@ -9,11 +9,13 @@ import weakref
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
-from boundq._call import Answer, Both, Command, Flow, Request
+from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Wait
 from boundq._connect import is_foreign
+from boundq._gate import GATE_SECONDS, Gate
 from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
 from boundq._target import Target
+from boundq.errors import Unavailable
 from boundq.sync._wire import Wire
 
 R = TypeVar("R")
@@ -22,8 +24,8 @@ R = TypeVar("R")
 class Once(Protocol):
     """One attempt at a call."""
 
-    def once(self, call: Request, deadline: float) -> Any:
-        """The reply, or `Lost`, or `ErrorReply`."""
+    def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
+        """As `attempt`; or `Lost`."""
 
     def close(self) -> None: ...
 
@@ -34,9 +36,11 @@ class Link:
 
     Args:
         target: Where to.
+        gate: The process's, before this target.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, gate: Gate) -> None:
+        self._gate = gate
         self._once: Once = ClientOnce(target) if is_foreign(target) else WireOnce(target)
         self._sessions: dict[str, Session] = {}
 
@@ -63,7 +67,7 @@ class Link:
                 if each or call.block:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
                 try:
-                    answer = self._exchange(queue, call, deadline)
+                    answer = self._answer(queue, call, deadline)
                 except Exception as error:  # the flow may know what to do; it raises it where it does not
                     call = flow.throw(error)
                 else:
@@ -71,17 +75,33 @@ class Link:
         except StopIteration as stop:
             result: R = stop.value
             return result
+        except Full as full:  # of a call that the server should let through
+            raise Unavailable(queue, "not_sent", "memory", str(full.__cause__)) from full
+
+    def _answer(self, queue: str, call: Request | Pause, deadline: float) -> Answer:
+        if isinstance(call, Pause):
+            time.sleep(call.seconds)
+            return Answer(None, resent=False)
+        return self._exchange(queue, call, deadline)
 
     def _exchange(self, queue: str, call: Request, deadline: float) -> Answer:
         attempts = Attempts(queue, call, deadline)
         while True:
             try:
-                patience = attempts.patience + (call.block[1] / 2 if call.block else 0)
-                return Answer(self._once.once(call, time.monotonic() + patience), attempts.resent)
+                if self._gate.open():
+                    reply, trouble = self._once.once(call, attempts.give_up_at)
+                    self._gate.reopen()
+                    return Answer(reply, attempts.resent, attempts.error_of(trouble) if trouble else None)
+                pause = attempts.gate_is_shut(self._gate.wait, self._gate.reason)
             except Lost as lost:
+                self._gate.close(lost.reason)
                 pause = attempts.lost(lost)
-            except ErrorReply as reply:
-                pause = attempts.refused(reply)
+            except ErrorReply as error:
+                if error.transient:
+                    self._gate.close(error.transient)
+                pause = attempts.refused(error)
+            if attempts.resent and isinstance(call, Call):
+                call = call.resend()
             time.sleep(pause)
 
     def close(self) -> None:
@@ -97,8 +117,8 @@ class WireOnce:
         self._address: Address | None = None
         self._wire: Wire | None = None
 
-    def once(self, call: Request, deadline: float) -> Any:
-        if self._wire is not None and not call.repeat and self._wire.dead:
+    def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
+        if self._wire is not None and self._wire.idle and self._wire.dead:
             self.close()
         steps = attempt(call)
         try:
@@ -106,7 +126,8 @@ class WireOnce:
             while True:
                 send = steps.send(self._write(send, deadline))
         except StopIteration as done:
-            return done.value
+            answer: tuple[Any, ErrorReply | None] = done.value
+            return answer
         except ErrorReply as reply:
             if reply.elsewhere:
                 self.close()
@@ -114,7 +135,7 @@ class WireOnce:
 
     def _write(self, send: Send, deadline: float) -> list[Any]:
         if send.once:
-            wire = Wire(self._target, self._node(send.once), _left(deadline))
+            wire = Wire(self._target, self._node(send.once), deadline)
             try:
                 return wire.exchange(send.data, send.replies, deadline)
             finally:
@@ -133,16 +154,15 @@ class WireOnce:
         return address[0] or (self._address or self._target.nodes[0])[0], address[1]
 
     def _connect(self, deadline: float) -> Wire:
-        left = _left(deadline)
         address = self._address
         if self._target.kind == "sentinel":
-            address = _primary(self._target, left)
+            address = _primary(self._target, _left(deadline))
         elif self._target.kind == "cluster" and address is None:
             address = self._target.nodes[int(time.monotonic() * 1000) % len(self._target.nodes)]
         elif self._target.kind == "client" and hasattr(self._target.client.connection_pool, "sentinel_manager"):
             address = self._target.client.connection_pool.get_master_address()
         try:
-            self._wire = Wire(self._target, address, left)
+            self._wire = Wire(self._target, address, deadline)
         except Lost:
             self._address = None  # the cluster node we knew is gone: ask another
             raise
@@ -160,14 +180,16 @@ class ClientOnce:
     def __init__(self, target: Target) -> None:
         self._client = target.client
 
-    def once(self, call: Request, deadline: float) -> Any:
+    def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         import redis
 
         try:
             if isinstance(call, Both):
-                return [self.once(one, deadline) for one in (call.first, call.second)]
+                return [(self.once(one, deadline))[0] for one in (call.first, call.second)], None
+            if isinstance(call, Wait):
+                return self._client.execute_command("BLPOP", *call.block), None
             if isinstance(call, Command):
-                return self._client.execute_command(*call.words)
+                return self._client.execute_command(*call.words), None
             if call.block:
                 key, seconds = call.block
                 self._client.execute_command("BLPOP", key, seconds)
@@ -181,7 +203,7 @@ class ClientOnce:
             raise Lost("reset", True, str(error)) from error
         except redis.ResponseError as error:
             raise ErrorReply(str(error)) from error
-        return reply
+        return reply, None
 
     def close(self) -> None:
         """The client is the user's."""
@@ -220,6 +242,7 @@ class Hub:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._gate = Gate(GATE_SECONDS, failures=2)
         self._forget()
 
     @classmethod
@@ -236,13 +259,16 @@ class Hub:
         """This thread's link."""
         link: Link | None = getattr(self._local, "link", None)
         if link is None:
-            link = self._local.link = Link(_started(self._target))
-            self._links.add(link)
+            link = self._local.link = Link(_started(self._target), self._gate)
+            with self._lock:
+                self._links.add(link)
         return link
 
     def close(self) -> None:
         """Hang up every thread's connection; a later call connects anew."""
-        for link in list(self._links):
+        with self._lock:
+            links = list(self._links)
+        for link in links:
             link.close()
 
     def _forget(self) -> None:

@@ -14,24 +14,14 @@ from typing import Any
 
 import hiredis
 
-from boundq._connect import lost_connecting, make_connection
-from boundq._retry import ErrorReply, Lost
+from boundq._connect import introduction, lost_connecting, make_connection
+from boundq._retry import ErrorReply, Lost, check_introduced, lost_introducing
 from boundq._target import Target
 
-# What of a user's client counts for a connection of our own; the rest (pool, retries, decoding) is ours to set.
-_KEPT = {
-    "host",
-    "port",
-    "path",
-    "db",
-    "username",
-    "password",
-    "credential_provider",
-    "client_name",
-    "socket_type",
-}
 _NOTHING = object()
 _BUFFER = 65536
+# After so long without a word it is worth a look whether the server has hung up, in seconds.
+IDLE_SECONDS = 0.01
 
 
 class Wire:
@@ -39,18 +29,19 @@ class Wire:
     Args:
         target: Where to.
         address: Host and port, where they are not the URL's: a cluster node, the primary a sentinel named.
-        seconds: For connecting and introducing ourselves.
+        deadline: For connecting and introducing ourselves, on the monotonic clock.
 
     Raises:
         Lost: Not connected.
     """
 
-    def __init__(self, target: Target, address: tuple[str, int] | None, seconds: float) -> None:
+    def __init__(self, target: Target, address: tuple[str, int] | None, deadline: float) -> None:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self._connection = make_connection(redis.connection, Retry(NoBackoff(), 0), target, address, seconds)
+        left = max(deadline - time.monotonic(), 0.001)
+        self._connection = make_connection(redis.connection, Retry(NoBackoff(), 0), target, address, left)
         try:
             self._connection.connect()
         except (redis.RedisError, OSError) as error:
@@ -58,6 +49,13 @@ class Wire:
         self._socket: socket.socket = self._connection._sock
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(_BUFFER)
+        self._used_at = time.monotonic()
+        if words := introduction(self._connection):
+            try:
+                check_introduced(self.exchange(b"".join(words), len(words), deadline))
+            except Lost as lost:
+                self.close()
+                raise lost.unsent() from None
 
     def exchange(self, data: bytes, count: int, deadline: float) -> list[Any]:
         """
@@ -71,6 +69,8 @@ class Wire:
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
             sock.sendall(data)
         except OSError as error:
+            if farewell := self._farewell():
+                raise lost_introducing(farewell) from error
             # What the kernel did not take whole, the server cannot have executed. TLS tells less.
             raise Lost(_reason(error), type(sock) is not socket.socket, str(error)) from error
         replies: list[Any] = []
@@ -89,7 +89,23 @@ class Wire:
             except hiredis.ProtocolError as error:
                 raise Lost("protocol", True, str(error)) from error
             replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
+        self._used_at = time.monotonic()
         return replies
+
+    def _farewell(self) -> ErrorReply | None:
+        """What the server said before it hung up on us: that it has no free connection, say."""
+        try:
+            self._socket.settimeout(0.01)
+            self._reader.feed(self._socket.recv(_BUFFER))
+            reply = self._reader.gets()
+        except (OSError, hiredis.HiredisError):
+            return None
+        return ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was said on it for a while, so that the server may have hung up."""
+        return time.monotonic() - self._used_at > IDLE_SECONDS
 
     @property
     def dead(self) -> bool:

@@ -229,6 +229,27 @@ class Queue(BaseQueue):
         (outcome,) = link.drive(self.name, self._admission.enqueue(session, [job]), deadline)
         return outcome
 
+    def _turn(
+        self,
+        acks: Sequence[BaseLease],
+        retries: Sequence[tuple[BaseLease, float | timedelta]],
+        buries: Sequence[tuple[BaseLease, str, str]],
+        n: int,
+        lease: float,
+    ) -> tuple[list[BaseLease], list[Lease]]:
+        """A worker's round: settle and claim in one exchange."""
+        by_id, work = self._settlement(acks, retries, (), buries)
+        lost, claimed = self._run(self._deliveries.settle_and_claim(work, n, lease), each=True)
+        return self._lost(by_id, lost), [Lease(self, delivery) for delivery in claimed]
+
+    def _claim_or_register(self, n: int, lease: float, *, woken: bool) -> tuple[list[Lease], float]:
+        """A worker's claim that, where there is nothing, is followed by `_wait`."""
+        claimed, pause = self._run(self._deliveries.claim_or_register(n, lease, woken=woken))
+        return [Lease(self, delivery) for delivery in claimed], pause
+
+    def _wait(self, pause: float) -> bool:
+        return self._run(self._deliveries.wait(pause))
+
     def _run(self, flow: Flow[R], *, each: bool = False) -> R:
         return self._hub.link().drive(self.name, flow, self._deadline, each=each)
 

@@ -9,7 +9,8 @@ local function charge_of(size, cost)
     local class = 2 ^ (exponent - 3) -- four classes to each doubling
     return stored + -stored % class + cost
   end
-  local bytes = stored + -(stored + 8) % 16 - cost -- glibc: 8 less than a multiple of 16
-  if stored >= 131000 then bytes = bytes + 4096 end -- may be mapped, in whole pages
+  local bytes = stored + 24 - cost
+  if stored >= 32768 then bytes = bytes + math.ceil(stored / 128) end
+  if stored >= 131000 then bytes = bytes + 4096 end
   return bytes
 end

@@ -1,7 +1,7 @@
 -- Dead letters have limits of their own; beyond them the oldest are dropped, and counted. The reason and the error
 -- text of a dead letter are stored beside it ("reason\ntext"), and charged.
 local function text_charge(size, cost)
-  return size == 0 and 0 or charge_of(size, cost > 0 and 96 or -80)
+  return size == 0 and 0 or charge_of(size, cost > 0 and 96 or -72)
 end
 
 local function load_dead(state, now)

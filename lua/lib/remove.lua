@@ -1,5 +1,9 @@
 -- remove_jobs: take the jobs out and count them under `counter`. Keys as in remove.lua. Returns the ids that were
 -- here, nil where there is no queue of this format.
+local function probe_remove()
+  probe({ KEYS[2], KEYS[9], KEYS[10] }, { KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[11] },
+    { KEYS[12], KEYS[13] })
+end
 local function remove_jobs(ids, counter)
   local state, jobs, leases, dead, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[8], KEYS[9]
   local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'dead_bytes', 'blocked', 'turn')

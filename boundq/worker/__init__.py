@@ -1,0 +1,7 @@
+"""
+Workers: what takes jobs out of queues and runs them.
+
+    worker.py      Worker: claims, runs, settles, in threads and on an event loop
+    keeper.py      who extends the leases of what runs
+    slots.py       how many jobs run at once, and whose turn it is
+"""

@@ -1,0 +1,116 @@
+"""
+Who extends the leases of what runs.
+
+`ThreadKeeper` does it in the worker's own process: enough, unless a handler holds the interpreter lock for longer than
+a lease. `boundq worker` uses a process that runs no handlers (supervisor.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from boundq.errors import BoundqError
+from boundq.lease import BaseLease
+from boundq.sync.queue import Queue
+
+log = logging.getLogger("boundq.worker")
+
+OnLost = Callable[[str, str, bool], None]
+
+
+class Keeper(Protocol):
+    """Keeps leases alive."""
+
+    def start(self, on_lost: OnLost) -> None:
+        """
+        Begin. ``on_lost(queue, job_id, timed_out)`` is called, from any thread, for each lease that turns out to be
+        gone, or whose time is over.
+        """
+
+    def hold(self, queue: Queue, leases: Sequence[tuple[BaseLease, float | None]]) -> None:
+        """Extend these from now on, each until so many seconds from now (its task's timeout), None: without end."""
+
+    def drop(self, queue: str, job_ids: Sequence[str]) -> None:
+        """These are settled."""
+
+    def stop(self) -> None:
+        """Extend nothing any more."""
+
+
+class ThreadKeeper:
+    """
+    Extends leases from a thread, three times in the length of one.
+
+    Args:
+        lease: Seconds.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._on_lost: OnLost = lambda queue, job_id, timed_out: None
+
+    def start(self, on_lost: OnLost) -> None:
+        self._on_lost = on_lost
+        self._thread = threading.Thread(target=self._run, name="boundq-leases", daemon=True)
+        self._thread.start()
+
+    def hold(self, queue: Queue, leases: Sequence[tuple[BaseLease, float | None]]) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for lease, seconds in leases:
+                self._held[queue.name, lease.id] = (queue, lease, None if seconds is None else now + seconds)
+
+    def drop(self, queue: str, job_ids: Sequence[str]) -> None:
+        with self._lock:
+            for job_id in job_ids:
+                self._held.pop((queue, job_id), None)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        extend_at = time.monotonic() + self._lease / 3
+        while not self._stopped.wait(min(self.end_overdue(), max(extend_at - time.monotonic(), 0.0), 0.5)):
+            if time.monotonic() >= extend_at:
+                self.extend_all()
+                extend_at = time.monotonic() + self._lease / 3
+
+    def extend_all(self) -> None:
+        """One round."""
+        by_queue: dict[Queue, list[BaseLease]] = {}
+        with self._lock:
+            for queue, lease, _ in self._held.values():
+                by_queue.setdefault(queue, []).append(lease)
+        for queue, leases in by_queue.items():
+            try:
+                lost = queue.extend(leases, self._lease)
+            except BoundqError as error:
+                log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
+                continue
+            for lease in lost:
+                with self._lock:
+                    known = self._held.pop((queue.name, lease.id), None)
+                if known:
+                    self._on_lost(queue.name, lease.id, False)
+
+    def end_overdue(self) -> float:
+        """Let go of what is past its time; seconds until the next one is, or until the next round."""
+        now = time.monotonic()
+        with self._lock:
+            overdue = [key for key, (_, _, ends) in self._held.items() if ends is not None and ends <= now]
+            for key in overdue:
+                del self._held[key]
+            left = [ends - now for _, _, ends in self._held.values() if ends is not None]
+        for queue, job_id in overdue:
+            self._on_lost(queue, job_id, True)
+        return max(min(left, default=self._lease), 0.01)

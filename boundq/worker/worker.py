@@ -1,0 +1,478 @@
+"""
+Worker: runs the tasks of its queues, plain functions in threads and ``async def`` ones on an event loop.
+
+Each queue has a claimer thread. While there is work, its round is one exchange with the server: settle what is done and
+claim the next. With nothing to do it waits on the server; what is done meanwhile is settled by the thread that did it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from boundq._core.delivery import MOST_JOBS
+from boundq._runner import DONE, Run, Verdict, judge, prepare_run
+from boundq._sizes import positive_int, seconds
+from boundq.errors import BoundqError, ConfigError
+from boundq.job_control import CURRENT, CurrentJob
+from boundq.lease import BaseLease
+from boundq.sync.lease import Lease
+from boundq.sync.queue import Queue
+from boundq.worker.keeper import Keeper, ThreadKeeper
+from boundq.worker.slots import LOOP, THREAD, Slots
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("boundq.worker")
+
+# So many errors in a row that nobody expected, and the worker gives up, so that a supervisor starts it afresh.
+MOST_ERRORS = 10
+OK, GAVE_UP = 0, 70
+
+
+class Ended(NamedTuple):
+    """A job whose run is over."""
+
+    lease: Lease
+    verdict: Verdict
+
+
+class Worker:
+    """
+    Runs the tasks of some queues until it is told to stop.
+
+    A job that fails is retried with back-off, then buried; one that cannot be run is buried with the reason; the loop
+    goes on. Leases are extended while handlers run, up to the task's ``timeout``.
+
+    Args:
+        queues: Queues whose tasks are registered.
+        threads: Plain functions that run at once, over all queues.
+        concurrency: ``async def`` tasks that run at once, over all queues.
+        lease: Seconds after which another worker may have the jobs of this one, should it die.
+        grace: Seconds that running jobs have to finish after a stop; the rest is given back then.
+        burst: Stop when the queues have nothing ready.
+        max_jobs: Stop after about so many jobs; None: do not.
+        weights: By queue name, 1.0 where nothing is said: whose turn it is when slots are scarce.
+        keeper: Who extends the leases; a thread of this process by default.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[Queue],
+        *,
+        threads: int = 8,
+        concurrency: int = 100,
+        lease: float | timedelta = 30.0,
+        grace: float | timedelta = 30.0,
+        burst: bool = False,
+        max_jobs: int | None = None,
+        weights: Mapping[str, float] | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        if isinstance(queues, Queue) or not queues:
+            raise ConfigError("queues", queues, "give a list of at least one queue")
+        self._queues = list(queues)
+        names = [queue.name for queue in self._queues]
+        if len(set(names)) < len(names):
+            raise ConfigError("queues", names, "give each queue once")
+        for name, weight in (weights or {}).items():
+            if name not in names:
+                raise ConfigError("weights", name, f"no queue of this name here; there are {', '.join(names)}")
+            seconds(weight, f"weight of {name}", least=0.001)
+        self._lease = seconds(lease, "lease", least=0.1)
+        self._grace = seconds(grace, "grace")
+        self._burst = burst
+        self._most = positive_int(max_jobs, "max_jobs") if max_jobs is not None else None
+        self._threads = positive_int(threads, "threads")
+        sizes = {THREAD: self._threads, LOOP: positive_int(concurrency, "concurrency")}
+        self._slots = Slots(sizes, {queue.name: _kinds(queue) for queue in self._queues}, weights or {})
+        self._keeper = keeper if keeper is not None else ThreadKeeper(self._lease)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, str], tuple[Claimer, Lease, CurrentJob]] = {}
+        self._idle = threading.Condition(self._lock)
+        self._gave_up = False
+        self._pool = ThreadPoolExecutor(self._threads, "boundq-job")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.claimed = 0
+        self.done = 0
+        self.failed = 0
+
+    def run(self) -> int:
+        """
+        Work until `stop`, SIGTERM or SIGINT (in the main thread), or until ``burst`` or ``max_jobs`` end it.
+
+        Returns:
+            The exit code: 0 stopped, 70 given up after ten unexpected errors in a row.
+        """
+        with self._signals(), self._event_loop():
+            self._keeper.start(self._lost)
+            claimers = [Claimer(self, queue) for queue in self._queues]
+            threads = [threading.Thread(target=one.run, name=f"boundq-{one.queue.name}") for one in claimers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():  # a join without end would keep signals waiting
+                    thread.join(0.2)
+            self._wait_for_running()
+            for claimer in claimers:
+                claimer.settle_rest()
+            self._give_back()
+            self._keeper.stop()
+            self._pool.shutdown(wait=not self.running, cancel_futures=True)
+        return GAVE_UP if self._gave_up else OK
+
+    def stop(self) -> None:
+        """Claim no more; `run` returns when the running jobs are done or the grace is over."""
+        self._stopping.set()
+
+    @property
+    def running(self) -> int:
+        """How many jobs run now."""
+        with self._lock:
+            return len(self._running)
+
+    # For the claimers.
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing is to be claimed any more."""
+        return self._stopping.is_set() or (self._most is not None and self.claimed >= self._most)
+
+    def give_up(self) -> None:
+        """Too many errors: end, so that a supervisor starts afresh."""
+        self._gave_up = True
+        self.stop()
+
+    def start(self, claimer: Claimer, leases: Sequence[Lease]) -> None:
+        """Run what was claimed. Its slots are reserved; they are given back as the jobs end."""
+        queue, kinds = claimer.queue, self._slots.kinds(claimer.queue.name)
+        held: list[tuple[BaseLease, float | None]] = []
+        begun = []
+        for lease in leases:
+            run = prepare_run(queue.tasks, lease)
+            kind = _kind(run.task.function) if isinstance(run, Run) else THREAD if THREAD in kinds else LOOP
+            self._slots.give(kinds - {kind})
+            job = CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends))
+            held.append((lease, self._patience(run, kind)))
+            begun.append((lease, job, run, kind))
+        with self._lock:
+            self.claimed += len(begun)
+            for lease, job, _, _ in begun:
+                self._running[queue.name, lease.id] = (claimer, lease, job)
+        self._keeper.hold(queue, held)
+        for lease, job, run, kind in begun:
+            if kind == LOOP and self._loop is not None and isinstance(run, Run):
+                asyncio.run_coroutine_threadsafe(self._run_async(claimer, lease, job, run), self._loop)
+            else:
+                self._pool.submit(self._run_sync, claimer, lease, job, run, kind)
+
+    def _patience(self, run: Run | Verdict, kind: str) -> float | None:
+        """Seconds for which the lease is extended: the timeout. The event loop keeps its own, so that goes first."""
+        if isinstance(run, Verdict) or run.task.timeout is None:
+            return None
+        return run.task.timeout + (self._lease if kind == LOOP else 0)
+
+    def _run_sync(self, claimer: Claimer, lease: Lease, job: CurrentJob, run: Run | Verdict, kind: str) -> None:
+        verdict = run if isinstance(run, Verdict) else DONE
+        token = CURRENT.set(job)
+        try:
+            if isinstance(run, Run):
+                run.task.function(*run.args, **run.kwargs)
+        except Exception as error:
+            assert isinstance(run, Run)
+            verdict = judge(run.task, lease.attempt, error)
+        finally:
+            CURRENT.reset(token)
+            self._end(claimer, lease, job, verdict, kind)
+
+    async def _run_async(self, claimer: Claimer, lease: Lease, job: CurrentJob, run: Run) -> None:
+        verdict = DONE
+        CURRENT.set(job)
+        job.task_handle = asyncio.current_task()
+        try:
+            async with asyncio.timeout(run.task.timeout):
+                await run.task.function(*run.args, **run.kwargs)
+        except asyncio.CancelledError:  # its lease is lost, or the grace is over
+            job.cancelled = True
+        except Exception as error:
+            verdict = judge(run.task, lease.attempt, error)
+        finally:
+            # Settling talks to the server: not on the loop.
+            self._pool.submit(self._end, claimer, lease, job, verdict, LOOP)
+
+    def _end(self, claimer: Claimer, lease: Lease, job: CurrentJob, verdict: Verdict, kind: str) -> None:
+        """A run is over: settle it, now or with the next claim, and give its slot back."""
+        try:
+            self._keeper.drop(claimer.queue.name, [lease.id])
+            if verdict.kind != "ack":
+                _tell(claimer.queue.name, lease, verdict)
+            if not job.cancelled:
+                claimer.ended(Ended(lease, verdict))
+        except Exception:
+            log.exception("queue %s: job %s could not be settled; it may run again", claimer.queue.name, lease.id)
+        finally:
+            with self._lock:
+                self._running.pop((claimer.queue.name, lease.id), None)
+                if verdict.kind == "ack":
+                    self.done += 1
+                else:
+                    self.failed += 1
+                self._idle.notify_all()
+            self._slots.give({kind})
+
+    def _lost(self, queue: str, job_id: str, timed_out: bool) -> None:
+        """A lease is gone, or its job's time is over: the handler learns it, the log says it once."""
+        with self._lock:
+            found = self._running.get((queue, job_id))
+        if not found or found[2].cancelled:
+            return
+        claimer, lease, job = found
+        job.cancel(self._loop)
+        if timed_out:
+            # A thread cannot be ended: what it still does will not count.
+            task = claimer.queue.tasks[lease.task]
+            verdict = judge(task, lease.attempt, TimeoutError(f"the handler took longer than {task.timeout} s"))
+            _tell(queue, lease, verdict)
+            claimer.ended(Ended(lease, verdict))
+        else:
+            log.warning("queue %s: the lease of job %s is lost (LeaseLost); its result will not count", queue, job_id)
+
+    def _wait_for_running(self) -> None:
+        began = time.monotonic()
+        while self.running and time.monotonic() - began < self._grace:
+            with self._idle:
+                self._idle.wait(0.1)
+
+    def _give_back(self) -> None:
+        """What the grace did not suffice for goes back to the head of its priority, its delivery not spent."""
+        with self._lock:
+            left = list(self._running.values())
+        by_queue: dict[Queue, list[BaseLease]] = {}
+        for claimer, lease, job in left:
+            if not job.cancelled:
+                job.cancel(self._loop)
+                self._keeper.drop(claimer.queue.name, [lease.id])
+                by_queue.setdefault(claimer.queue, []).append(lease)
+        for queue, leases in by_queue.items():
+            log.warning("queue %s: %d jobs not done within the grace are given back", queue.name, len(leases))
+            try:
+                queue.settle(releases=leases)
+            except BoundqError as error:
+                log.warning("they come back when their leases end: %s", error)
+
+    @contextlib.contextmanager
+    def _event_loop(self) -> Iterator[None]:
+        """A loop in a thread, where a queue has ``async def`` tasks."""
+        if not any(LOOP in self._slots.kinds(queue.name) for queue in self._queues):
+            yield
+            return
+        loop = self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="boundq-loop", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+            self._loop = None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, *_: Any) -> None:
+        if self._stopping.is_set():
+            self._grace = 0.0  # a second signal: give back now
+        self.stop()
+
+
+class Claimer:
+    """
+    One queue's rounds: settle what is done, claim the next, start it.
+
+    Args:
+        worker: Whose.
+        queue: Which.
+    """
+
+    def __init__(self, worker: Worker, queue: Queue) -> None:
+        self.queue = queue
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._ended: list[Ended] = []
+        self._waiting = False  # on the server: what is done meanwhile is settled by who did it
+        self._errors = 0
+        self._down = False
+
+    def run(self) -> None:
+        """Rounds until the worker stops; in a thread of its own."""
+        worker = self._worker
+        while not worker.stopping:
+            slots = worker._slots.take(self.queue.name, MOST_JOBS, 0.2)
+            if not slots:
+                self._settle_ended()  # all slots are busy: what is done need not wait for a free one
+                continue
+            leases: list[Lease] = []
+            try:
+                leases = self._round(slots)
+                self._up()
+            except BoundqError as error:
+                self._trouble(error)
+            except Exception:
+                self._unexpected()
+            finally:
+                worker._slots.give(worker._slots.kinds(self.queue.name), slots - len(leases))
+            if leases:
+                worker.start(self, leases)
+            elif worker._burst and not self._down and not self._ended and not worker.running:
+                return
+
+    def ended(self, ended: Ended) -> None:
+        """A job's run is over."""
+        with self._lock:
+            if not self._waiting:
+                self._ended.append(ended)
+                return
+        self._settle([ended])
+
+    def settle_rest(self) -> None:
+        """At the end: what is done and not settled yet."""
+        self._settle_ended()
+
+    def _round(self, slots: int) -> list[Lease]:
+        ended = self._take_ended()
+        if ended:
+            lost, leases = self._settle_and_claim(ended, slots)
+            self._tell_lost(lost)
+            return leases
+        leases = self.queue.claim(slots, lease=self._worker._lease)
+        if leases or self._worker._burst:
+            if not leases:
+                time.sleep(0.005)
+            return leases
+        return self._wait_for_work(slots)
+
+    def _wait_for_work(self, slots: int) -> list[Lease]:
+        """Wait on the server; meanwhile who is done settles by himself."""
+        with self._lock:
+            if self._ended:
+                return []
+            self._waiting = True
+        try:
+            return self.queue.claim(slots, wait=1.0, lease=self._worker._lease)
+        finally:
+            with self._lock:
+                self._waiting = False
+
+    def _settle_and_claim(self, ended: list[Ended], slots: int) -> tuple[list[BaseLease], list[Lease]]:
+        try:
+            return self.queue._turn(*_sorted(ended), slots, self._worker._lease)
+        except BoundqError:
+            with self._lock:
+                self._ended = ended + self._ended  # not lost: with the next round
+            raise
+
+    def _settle_ended(self) -> None:
+        if ended := self._take_ended():
+            self._settle(ended)
+
+    def _settle(self, ended: list[Ended]) -> None:
+        """Settle now; while the server is away, until the leases end."""
+        while True:
+            try:
+                acks, retries, buries = _sorted(ended)
+                self._tell_lost(self.queue.settle(acks=acks, retries=retries, buries=buries))
+                return
+            except BoundqError as error:
+                self._trouble(error)
+                alive = [one for one in ended if one.lease.remaining > 0]
+                for one in ended:
+                    if one not in alive:
+                        log.error(
+                            "queue %s: job %s is done but not settled; it may run again", self.queue.name, one.lease.id
+                        )
+                ended = alive
+                if not ended:
+                    return
+
+    def _take_ended(self) -> list[Ended]:
+        with self._lock:
+            ended, self._ended = self._ended[:MOST_JOBS], self._ended[MOST_JOBS:]
+        return ended
+
+    def _tell_lost(self, lost: Sequence[BaseLease]) -> None:
+        for lease in lost:
+            log.warning("queue %s: the lease of job %s was lost while it ran (LeaseLost)", self.queue.name, lease.id)
+
+    def _up(self) -> None:
+        self._errors = 0
+        if self._down:
+            self._down = False
+            log.info("queue %s: the server is back", self.queue.name)
+
+    def _trouble(self, error: BoundqError) -> None:
+        """One line when it begins; the library's own back-off bounds the commands."""
+        if not self._down:
+            self._down = True
+            log.warning("%s; trying on", error)
+        self._worker._stopping.wait(0.2)
+
+    def _unexpected(self) -> None:
+        self._errors += 1
+        log.exception("queue %s: unexpected error, %d of %d in a row", self.queue.name, self._errors, MOST_ERRORS)
+        if self._errors >= MOST_ERRORS:
+            self._worker.give_up()
+        self._worker._stopping.wait(0.2)
+
+
+def _sorted(
+    ended: Sequence[Ended],
+) -> tuple[list[BaseLease], list[tuple[BaseLease, float | timedelta]], list[tuple[BaseLease, str, str]]]:
+    """Acks, retries and buries."""
+    acks: list[BaseLease] = []
+    retries: list[tuple[BaseLease, float | timedelta]] = []
+    buries: list[tuple[BaseLease, str, str]] = []
+    for lease, verdict in ended:
+        if verdict.kind == "ack":
+            acks.append(lease)
+        elif verdict.kind == "retry":
+            retries.append((lease, verdict.delay))
+        else:
+            buries.append((lease, verdict.reason, verdict.error))
+    return acks, retries, buries
+
+
+def _tell(queue: str, lease: Lease, verdict: Verdict) -> None:
+    """One bounded line for each failure, with ids and no payload."""
+    what = f"retried in {verdict.delay:.1f} s" if verdict.kind == "retry" else f"buried ({verdict.reason})"
+    first = verdict.error.strip().splitlines()[-1][:300] if verdict.error.strip() else ""
+    log.warning("queue %s: job %s (%s), attempt %d, is %s: %s", queue, lease.id, lease.task, lease.attempt, what, first)
+
+
+def _kind(function: Any) -> str:
+    return LOOP if inspect.iscoroutinefunction(function) else THREAD
+
+
+def _kinds(queue: Queue) -> set[str]:
+    return {_kind(task.function) for task in queue.tasks.values()} or {THREAD}
