@@ -12,6 +12,7 @@ from typing import Any
 from boundq._call import pack
 from boundq._retry import Lost
 from boundq._target import Target
+from boundq.errors import ConfigError
 
 # What of a user's client, or of a URL's options, counts for a connection of our own.
 _KEPT = {"host", "port", "path", "db", "username", "password", "credential_provider", "client_name", "socket_type"}
@@ -84,6 +85,20 @@ def lost_connecting(error: BaseException) -> Lost:
     if "TimeoutError" in kinds or "BlockingIOError" in kinds:
         return Lost("timeout", False, str(error))  # a full backlog too: it listens, and does not accept
     return Lost("reset" if "ConnectionResetError" in kinds else "refused", False, str(error))
+
+
+def check_kind(client: Any, *, is_async: bool) -> None:
+    """
+    Whether a client that has to do the talking itself can do it here.
+
+    Raises:
+        ConfigError: It is of the other kind.
+    """
+    if inspect.iscoroutinefunction(type(client).execute_command) != is_async:
+        wanted = "an asyncio one" if is_async else "one for threads"
+        raise ConfigError(
+            "url_or_client", type(client).__name__, f"this call needs {wanted}: give a client of that kind"
+        )
 
 
 def is_foreign(target: Target) -> bool:

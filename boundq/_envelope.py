@@ -48,9 +48,14 @@ def seal_headers(headers: Mapping[str, str] | None) -> bytes:
     """Headers as stored, b"" for none."""
     if not headers:
         return b""
+    if not isinstance(headers, Mapping):
+        raise ConfigError("headers", headers, "headers are a mapping of strings to strings")
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in headers.items()):
         raise ConfigError("headers", dict(headers), "keys and values must be strings")
-    text = msgspec.json.encode(dict(headers))
+    try:
+        text = msgspec.json.encode(dict(headers))
+    except UnicodeError as error:
+        raise ConfigError("headers", dict(headers), f"keys and values must be text: {error}") from error
     if len(text) > 0xFFFF:
         raise ConfigError("headers", f"{len(text)} bytes of JSON", "headers are at most 65,535 bytes of JSON")
     return text

@@ -110,7 +110,7 @@ def prepare(queue: str, task: str, payload: bytes, options: JobOptions) -> Prepa
     due = _due(options.get("delay"), options.get("at"))
     expires_head, expires = _expiry(options.get("expires"))
     key = options.get("unique")
-    if key is not None and (not isinstance(key, str) or not key):
+    if key is not None and (not isinstance(key, str) or not key or not _is_text(key)):
         raise ConfigError("unique", key, "a unique key is a text that is not empty")
     window = options.get("unique_for")
     if window is not None and key is None:
@@ -137,6 +137,14 @@ def prepare(queue: str, task: str, payload: bytes, options: JobOptions) -> Prepa
     )
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _level(priority: object) -> int:
     level = _LEVELS.get(priority) if isinstance(priority, str) else None
     if level is None:
@@ -160,8 +168,5 @@ def _expiry(expires: object) -> tuple[bytes | None, bytes]:
     if expires is None:
         return None, b""
     if isinstance(expires, datetime):
-        ms = epoch_milliseconds(expires, "expires")
-        if not 0 <= ms < 2**48:
-            raise ConfigError("expires", expires, "that is too far away")
-        return stamp(ms), b""
+        return stamp(epoch_milliseconds(expires, "expires", latest=2**48)), b""
     return bytes(6), b"+%d" % milliseconds(expires, "expires", least=1)

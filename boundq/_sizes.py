@@ -24,6 +24,11 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
 
 # Doubles hold every integer up to 2**53; Lua and zset scores know no other number.
 MOST = 2**53 - 1
+# A score keeps 41 bits of milliseconds since 2024 (lua/lib/layout.lua).
+LATEST_MS = 1704067200000 + 2**41
+# No duration makes sense beyond this, in seconds; and a due time has to fit into a score.
+LONGEST = 60 * 365 * 86400.0
+LONGEST_LEASE = 10 * 365 * 86400.0
 
 
 def parse_size(value: object, setting: str = "size") -> int:
@@ -65,28 +70,31 @@ def format_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def seconds(value: object, setting: str, *, least: float = 0.0) -> float:
-    """Seconds of an int, a float or a timedelta; finite, and not below ``least``."""
+def seconds(value: object, setting: str, *, least: float = 0.0, most: float = LONGEST) -> float:
+    """Seconds of an int, a float or a timedelta; from ``least`` to ``most``."""
     if isinstance(value, timedelta):
         number = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(setting, value, "it must be seconds (a number) or a timedelta")
     else:
         number = float(value)
-    if not math.isfinite(number) or number < least:
-        raise ConfigError(setting, value, f"it must be a finite number of seconds, {least:g} or more")
+    if not least <= number <= most:  # NaN is neither
+        raise ConfigError(setting, value, f"it must be from {least:g} to {most:g} seconds")
     return number
 
 
-def milliseconds(value: object, setting: str, *, least: int = 0) -> int:
+def milliseconds(value: object, setting: str, *, least: int = 0, most: float = LONGEST) -> int:
     """As `seconds`, in the integer milliseconds that Redis gets; rounded up, so nothing is due too early."""
-    return math.ceil(round(seconds(value, setting, least=least / 1000) * 1000, 6))
+    return math.ceil(round(seconds(value, setting, least=least / 1000, most=most) * 1000, 6))
 
 
-def epoch_milliseconds(value: object, setting: str) -> int:
+def epoch_milliseconds(value: object, setting: str, *, latest: int = LATEST_MS) -> int:
     """Unix milliseconds of an aware datetime; a naive one is refused, since nobody knows which hour it means."""
     if not isinstance(value, datetime):
         raise ConfigError(setting, value, "it must be a datetime with a time zone")
     if value.tzinfo is None or value.utcoffset() is None:
         raise ConfigError(setting, value, "the datetime has no time zone; use e.g. datetime.now(timezone.utc)")
-    return math.ceil(value.timestamp() * 1000)
+    ms = math.ceil(value.timestamp() * 1000)
+    if ms >= latest:
+        raise ConfigError(setting, value, "that is too far away; 2093 is not yet")
+    return max(ms, 0)

@@ -75,16 +75,16 @@ class Enqueuer(Generic[P]):
         for key, value in options.items():
             (self._call if key in CallOptions.__annotations__ else self._job)[key] = value  # type: ignore[literal-required]  # keys of the union, split
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """A job for `Queue.enqueue_many`, not sent yet. ``wait`` and ``deadline`` do not go with it."""
         payload = encode_arguments(self._home.name, self.name, args, kwargs)
         return prepare(self._home.name, self.name, payload, self._job)
 
-    def try_enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
+    def try_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
         """Add a job, or say why not; never raises because of a limit."""
         return self._home.sync._admit(self.call(*args, **kwargs), self._call)
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """
         Add a job.
 
@@ -95,11 +95,11 @@ class Enqueuer(Generic[P]):
         """
         return _admitted(self.try_enqueue(*args, **kwargs))
 
-    async def atry_enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
+    async def atry_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
         """`try_enqueue` for asyncio."""
         return await self._home.aio._admit(self.call(*args, **kwargs), self._call)
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """`enqueue` for asyncio."""
         return _admitted(await self.atry_enqueue(*args, **kwargs))
 
@@ -134,7 +134,7 @@ class Task(Enqueuer[P], Generic[P, R]):
         self.defaults = options
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
     def options(self, **options: Unpack[EnqueueOptions]) -> Enqueuer[P]:

@@ -43,7 +43,7 @@ local held = redis.call('HLEN', jobs) - s[6]
 
 local taken, leased, changes = {}, {}, {} -- reply triples; ZADD arguments; HSET arguments
 local freed, left, expired_jobs, missing, lost, more = 0, 0, 0, 0, 0, 0
-local doomed, keys_probed = {}, false
+local doomed, keys_probed, steps = {}, false, 0
 local deadline = math.ceil((now + lease - EPOCH) / TICK)
 local average = held > 0 and bytes / held or 1
 
@@ -72,12 +72,14 @@ local function over(id, envelope)
     probe({ unique }, { leases, windows }, {})
     keys_probed = true
   end
-  freed = freed + end_job(jobs, unique, windows, cost, id, true)
-  expired_jobs, left = expired_jobs + 1, left + 1
+  freed = freed + (end_job(jobs, unique, windows, cost, id, true) or 0)
+  expired_jobs, left, steps = expired_jobs + 1, left + 1, steps + 1
   return true
 end
 
 -- A key of a foreign type has to fail before anything is written.
+local look_round = now - tonumber(s[7]) >= 1000
+if look_round then probe({ errors }, { dead }, {}) end
 if wait == 2 then redis.call('LLEN', wake) end
 if s[17] ~= '0' or s[18] ~= '' then probe({}, {}, { KEYS[13], KEYS[14] }) end
 
@@ -97,21 +99,26 @@ if next_event == 0 or now >= next_event then
       elseif not lost_lease and over(id, envelope) then
         redis.call('ZREM', from, id)
       else
-        if lost_lease then expired = math.min(expired + 1, MOST_EXPIRED) end
-        if attempt > 0 and not max_deliveries then
+        if lost_lease then expired = expired + 1 end
+        -- Given back: not counted as a delivery, but no fresh job either.
+        local before = attempt > 0 or not lost_lease and math.floor(score / GIVEN_BACK) % 2 == 1
+        if before and not max_deliveries then
           local limits = redis.call('HMGET', state, 'max_deliveries', 'max_age')
           max_deliveries, max_age = tonumber(limits[1]), tonumber(limits[2])
         end
         local why
         if attempt > 0 and attempt >= max_deliveries then
           why = 'max_deliveries'
-        elseif attempt > 0 and now - number_at(envelope, 3) > max_age then
+        elseif lost_lease and expired == MOST_EXPIRED then
+          why = 'lost_leases' -- a job that takes its workers down
+        elseif before and now - number_at(envelope, 3) > max_age then
           why = 'max_age'
         end
         if why then
           redis.call('ZREM', from, id)
           doomed[#doomed + 1] = { id = id, size = #envelope, why = why, digest = unique_of(envelope),
             score = (now - EPOCH) * COUNTS + expired * 128 + attempt }
+          steps = steps + 1
           if lost_lease then lost = lost + 1 end
         else
           if not give(id, envelope, attempt + 1, expired) then return end
@@ -121,18 +128,23 @@ if next_event == 0 or now >= next_event then
       if full() then return end
     end
   end
-  local tick = math.floor((now - EPOCH) / TICK)
-  again(leases, redis.call('ZRANGE', leases, '-inf', '(' .. string.format('%d', (tick + 1) * FENCES), 'BYSCORE',
-    'LIMIT', 0, n, 'WITHSCORES'), true)
-  for k = 3, 0, -1 do
-    if full() then break end
-    again(KEYS[4 + k], redis.call('ZRANGE', KEYS[4 + k], '-inf', '(' .. string.format('%d', (now - EPOCH + 1) * COUNTS),
-      'BYSCORE', 'LIMIT', 0, chunk(), 'WITHSCORES'), false)
+  -- all_of: what the sorted set holds below a score, a chunk at a time: a chunk may end here instead of being given.
+  local function all_of(from, below, lost_lease)
+    while not full() and more == 0 do
+      local size, done = chunk(), steps
+      local found = redis.call('ZRANGE', from, '-inf', '(' .. string.format('%d', below), 'BYSCORE', 'LIMIT', 0, size,
+        'WITHSCORES')
+      again(from, found, lost_lease)
+      if #found < 2 * size or steps == done then return end
+      if steps >= 1000 then more = 1 end
+    end
   end
-  if not full() then next_event = -1 end -- all that was due is taken: look up what comes next, below
+  all_of(leases, (math.floor((now - EPOCH) / TICK) + 1) * FENCES, true)
+  for k = 3, 0, -1 do all_of(KEYS[4 + k], (now - EPOCH + 1) * COUNTS, false) end
+  if not full() and more == 0 then next_event = -1 end -- all that was due is taken: look up what comes next, below
 end
 
-local steps, ready = 0, false
+local ready = false
 for k = 3, 0, -1 do
   local head, tail = tonumber(s[8 + 2 * k]), tonumber(s[9 + 2 * k])
   local start, empty_run = head, false
@@ -174,8 +186,9 @@ if next_event < 0 or #leased == 0 then
   if next_event ~= tonumber(s[4]) then changes[#changes + 1], changes[#changes + 2] = 'next_event', next_event end
 end
 
--- Drain rate, about once a second: jobs that left, per 1,000 s, smoothed over some 10 s.
-if now - tonumber(s[7]) >= 1000 then
+-- @include lib/dead
+-- About once a second. Drain rate: jobs that left, per 1,000 s, smoothed over some 10 s. Dead letters: their age.
+if look_round then
   local d = redis.call('HMGET', state, 'drain_at', 'drain_base', 'drain_rate', 'drain_seen',
     'tail0', 'tail1', 'tail2', 'tail3', 'tail4', 'tail5', 'tail6', 'tail7')
   local departed = left + #doomed - held
@@ -190,8 +203,11 @@ if now - tonumber(s[7]) >= 1000 then
   end
 end
 
+if #doomed == 0 and look_round then
+  local d = load_dead(state, now)
+  if d.oldest and d.jobs > 0 then save_dead(state, jobs, dead, errors, cost, d) end
+end
 if #doomed > 0 then
-  -- @include lib/dead
   local d, moved = load_dead(state, now), 0
   for _, job in ipairs(doomed) do
     if job.digest then freed = freed + free_unique(unique, windows, job.digest, job.id) end

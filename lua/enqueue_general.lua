@@ -165,7 +165,6 @@ local function drop_expired()
     redis.call('HINCRBY', state, 'expired', expired)
     bytes, held = redis.call('HINCRBY', state, 'bytes', -freed), held - expired
   end
-  return expired > 0
 end
 
 local plan, charged, added, tails, seen
@@ -184,7 +183,8 @@ local function fit()
       if holds and not seen[digest] and s[14] == '1' and lapsed(holds) then holds = redis.call('HGET', unique, digest) end
       open = redis.call('ZSCORE', windows, digest)
     end
-    if holds and (seen[digest] or redis.call('HEXISTS', jobs, holds) == 1 or open and tonumber(open) > now) then
+    if holds and (seen[digest] or open and tonumber(open) > now
+        or redis.call('HEXISTS', jobs, holds) == 1 and not redis.call('ZSCORE', KEYS[13], holds)) then
       job.id, job.dup = holds, true
     else
       local charge = charge_of(#envelope, cost)
@@ -211,7 +211,7 @@ local function fit()
           local ms = tonumber(due)
           if string.sub(due, 1, 1) == '+' then ms = now + ms end
           job.score = (ms - EPOCH) * COUNTS
-          if ms - EPOCH >= 2 ^ 42 then return i end
+          if ms - EPOCH >= 2 ^ 41 then return i end
           job.score, job.due, slot = math.max(job.score, 0), KEYS[9 + slot], slot + 4
           job.ms = ms
         end
@@ -239,7 +239,13 @@ end
 local clash = fit()
 if clash then return { CLASH, clash } end
 local full = reason == FULL_JOBS or reason == FULL_BYTES
-if full and s[14] == '1' and drop_expired() then
+if full and s[14] == '1' then
+  drop_expired()
+  for _ = 1, 10 do
+    local freed = close_windows(unique, windows, jobs, KEYS[13], now)
+    if freed == 0 then break end
+    bytes = redis.call('HINCRBY', state, 'bytes', -freed)
+  end
   fit()
   full = reason == FULL_JOBS or reason == FULL_BYTES
 end
@@ -285,7 +291,13 @@ if added > 0 then
       end
       if job.digest ~= '' then
         redis.call('HSET', unique, job.digest, job.id)
-        if job.window > 0 then redis.call('ZADD', windows, now + job.window, job.digest) end
+        if job.window > 0 then
+          redis.call('ZADD', windows, now + job.window, job.digest)
+          if s[14] ~= '1' then
+            s[14] = '1'
+            redis.call('HSET', state, 'expiring', 1)
+          end
+        end
       end
     end
   end

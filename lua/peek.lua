@@ -49,7 +49,13 @@ else
   if rank then
     found = redis.call('ZRANGE', key, rank + 1, rank + n, 'WITHSCORES')
   elseif id ~= '' then -- it has left since: go on behind its place
-    found = redis.call('ZRANGE', key, '(' .. score, '+inf', 'BYSCORE', 'LIMIT', 0, n, 'WITHSCORES')
+    -- Where it stood among those of the same score, which are in the order of their bytes.
+    local low, high = redis.call('ZCOUNT', key, '-inf', '(' .. score), redis.call('ZCOUNT', key, '-inf', score)
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if redis.call('ZRANGE', key, middle, middle)[1] > id then high = middle else low = middle + 1 end
+    end
+    found = redis.call('ZRANGE', key, low, low + n - 1, 'WITHSCORES')
   else
     found = redis.call('ZRANGE', key, 0, n - 1, 'WITHSCORES')
   end

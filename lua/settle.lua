@@ -83,26 +83,31 @@ for i, id in ipairs(ids) do
     local attempt, expired, keyed = score % 128, math.floor(score / 128) % 16, fence >= 2 ^ 19
     ended[#ended + 1] = id
     if kind == 1 then
-      freed = freed + end_job(jobs, unique, windows, cost, id, keyed)
+      freed = freed + (end_job(jobs, unique, windows, cost, id, keyed) or 0)
       left = left + 1
     elseif kind == 4 then
       local size = 0
       if keyed then
         local envelope = redis.call('HGET', jobs, id)
-        size = envelope and #envelope or 0
+        size = envelope and #envelope
         local digest = envelope and unique_of(envelope)
         if digest then freed = freed + free_unique(unique, windows, digest, id) end
       else
         size = redis.call('HSTRLEN', jobs, id)
+        if size == 0 and redis.call('HEXISTS', jobs, id) == 0 then size = nil end
       end
-      if size > 0 then freed = freed + charge_of(size, cost) end
+      if size then freed = freed + charge_of(size, cost) end
       left = left + 1
       bury[#bury + 1] = { id = id, size = size, reason = ARGV[place + 2], text = ARGV[place + 3],
         score = (now - EPOCH) * COUNTS + expired * 128 + attempt }
     else
-      local due = now
-      if kind == 2 then due = now + tonumber(ARGV[place + 2]) else attempt = math.max(attempt - 1, 0) end
-      redis.call('ZADD', KEYS[4 + tonumber(id) % 4], (due - EPOCH) * COUNTS + expired * 128 + attempt, id)
+      local due, back = now, 0
+      if kind == 2 then
+        due = now + tonumber(ARGV[place + 2])
+      else
+        attempt, back = math.max(attempt - 1, 0), GIVEN_BACK
+      end
+      redis.call('ZADD', KEYS[4 + tonumber(id) % 4], (due - EPOCH) * COUNTS + back + expired * 128 + attempt, id)
       if next == 0 or due < next then next = due end
     end
   end
@@ -114,7 +119,7 @@ if #bury > 0 then
   -- @include lib/dead
   local d = load_dead(state, now)
   for _, job in ipairs(bury) do
-    if job.size > 0 then
+    if job.size then
       put_dead(KEYS[8], KEYS[9], cost, d, job.id, job.size, job.score, job.reason, job.text)
     end
   end

@@ -28,6 +28,8 @@ MOST_PLAIN, MOST_GENERAL, MOST_BYTES = 500, 100, 2**20
 MOST_ATOMIC_BYTES = 8 * 2**20
 # The producer whose turn it is shows itself this often, in seconds; after 3 s of silence the turn passes on.
 TURN_SECONDS = 1.0
+# Who waits behind it looks so often, in seconds, whether it is still there. Meanwhile the server keeps the order.
+LOOK_SECONDS = 4.0
 # While the server is out of memory, one enqueue asks it about so often, in seconds; the others are refused here.
 MEMORY_SECONDS = 0.2
 
@@ -121,7 +123,7 @@ class Admission:
             elif left > 0 and said.place == _TURN:
                 attempt = attempt._replace(block=(self._turn, min(left, TURN_SECONDS)))
             elif left > 0:
-                attempt = attempt._replace(block=(self._room, left))
+                attempt = attempt._replace(block=(self._room, min(left, LOOK_SECONDS * (1 + random.random() / 4))))
             said = yield from self._numbered(session, [job], attempt)
             if left <= 0:
                 return said.outcomes[0]

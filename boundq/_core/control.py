@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from boundq._call import Flow
 from boundq._core.base import Core
@@ -78,6 +78,9 @@ class Control:
 
     def purge(self, states: Sequence[State]) -> Flow[int]:
         """Take out all jobs of these states, in bounded steps; how many they were."""
+        for state in states:
+            if state not in get_args(State):
+                raise ConfigError("state", state, f"it must be one of {', '.join(get_args(State))}")
         count = 0
         for state in states:
             more = 1

@@ -16,7 +16,7 @@ from boundq._envelope import Envelope, unpack
 from boundq._retry import ErrorReply
 from boundq._scripts import load
 from boundq._session import Session
-from boundq._sizes import milliseconds
+from boundq._sizes import LONGEST_LEASE, milliseconds
 from boundq.errors import ConfigError, DataError, Unavailable
 from boundq.model import PRIORITIES, Priority, as_text
 
@@ -97,14 +97,14 @@ class Deliveries:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._keys = core.keys.of(*_PARTS)
-        self._lease_keys = core.keys.of("leases")
+        self._lease_keys = core.keys.of("state", "leases")
         (self._wake,) = core.keys.of("wake")
 
     def claim(self, n: int, lease: object, wait: float) -> Flow[list[Delivery]]:
         """Up to n jobs; where there is none, wait up to ``wait`` seconds for the first."""
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_JOBS:
             raise ConfigError("n", n, f"it must be from 1 to {MOST_JOBS}")
-        lease_ms = milliseconds(lease, "lease", least=100)
+        lease_ms = milliseconds(lease, "lease", least=100, most=LONGEST_LEASE)
         ends = time.monotonic() + wait
         mode, block = int(wait > 0), None
         while True:
@@ -130,7 +130,7 @@ class Deliveries:
 
     def claim_or_register(self, n: int, lease: float, *, woken: bool) -> Flow[tuple[list[Delivery], float]]:
         """Up to n jobs; where there is none, say that somebody waits, and for how many seconds it should (`wait`)."""
-        lease_ms = milliseconds(lease, "lease", least=100)
+        lease_ms = milliseconds(lease, "lease", least=100, most=LONGEST_LEASE)
         answer = yield self._claim_call(n, lease_ms, 2 if woken else 1, None)
         reply = self._core.check(answer)
         if reply[0] != status.OK:
@@ -159,7 +159,7 @@ class Deliveries:
 
     def settle_and_claim(self, work: Settlement, n: int, lease: float) -> Flow[tuple[list[Lost], list[Delivery]]]:
         """`settle` up to 500 deliveries and `claim` up to n, in one round trip."""
-        lease_ms = milliseconds(lease, "lease", least=100)
+        lease_ms = milliseconds(lease, "lease", least=100, most=LONGEST_LEASE)
         claim = self._claim_call(n, lease_ms, 0, None)
         try:
             answer = yield Both(self._settle_call(work), claim)
@@ -205,12 +205,17 @@ class Deliveries:
 
     def extend(self, deliveries: Sequence[Delivery], lease: object) -> Flow[tuple[float, list[Delivery]]]:
         """Lengthen leases to ``lease`` seconds from now: the new deadline, and those that are lost."""
-        lease_ms = milliseconds(lease, "lease", least=100)
-        deadline, lost = 0.0, []
+        lease_ms = milliseconds(lease, "lease", least=100, most=LONGEST_LEASE)
+        deadline = 0.0
+        lost: list[Delivery] = []
         for start in range(0, len(deliveries), MOST_JOBS):
             part = deliveries[start : start + MOST_JOBS]
             args = (lease_ms, *(word for one in part for word in (one.id, one.fence)))
             answer = yield Call(load("extend"), self._lease_keys, args)
+            if answer.reply[0] == status.UNDECLARED:
+                lost += part
+                continue
+            self._core.check(answer)
             deadline = answer.reply[1] / 1000
             lost += [part[place - 1] for place in answer.reply[2:]]
         return deadline, lost

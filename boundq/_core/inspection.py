@@ -175,7 +175,7 @@ class Inspection:
         if state == "active":
             due: float | None = (score // 2**20 * 100 + EPOCH_MS) / 1000
         else:
-            due = (score // 2**11 + EPOCH_MS) / 1000 if state != "ready" else None
+            due = (score // 2**12 + EPOCH_MS) / 1000 if state != "ready" else None
         reason, _, text = note.decode("utf-8", "replace").partition("\n")
         return Job(
             id=job_id,
@@ -199,14 +199,14 @@ class Inspection:
 
 def is_id(job_id: object) -> bool:
     """Whether this can be a job's id: digits."""
-    return isinstance(job_id, str) and job_id.isascii() and job_id.isdigit() and len(job_id) <= 16
+    return isinstance(job_id, str) and job_id.isascii() and job_id.isdecimal() and len(job_id) <= 16
 
 
 def _cursor(after: str | None, levels: list[str]) -> tuple[str, str, str]:
     if after is None:
         return levels[0], "", ""
-    parts = after.split("/")
-    if len(parts) != 3 or parts[0] not in levels or not all(part == "" or part.isdigit() for part in parts[1:]):
+    parts = after.split("/") if isinstance(after, str) and after.isascii() else []
+    if len(parts) != 3 or parts[0] not in levels or not all(part == "" or part.isdecimal() for part in parts[1:]):
         raise ConfigError("after", after, "it is the `after` of the page before")
     return parts[0], parts[1], parts[2]
 

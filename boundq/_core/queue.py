@@ -160,7 +160,7 @@ class BaseQueue:
         retries: Sequence[tuple[BaseLease, float | timedelta]],
         releases: Sequence[BaseLease],
         buries: Sequence[tuple[BaseLease, str, str]],
-    ) -> tuple[dict[str, BaseLease], Settlement]:
+    ) -> tuple[dict[tuple[str, int], BaseLease], Settlement]:
         leases = [*acks, *(one for one, _ in retries), *releases, *(one for one, _, _ in buries)]
         work = Settlement(
             [one.delivery for one in acks],
@@ -168,22 +168,24 @@ class BaseQueue:
             [one.delivery for one in releases],
             [(one.delivery, reason, text) for one, reason, text in buries],
         )
-        return {one.id: one for one in leases}, work
+        return {(one.id, one.delivery.fence): one for one in leases}, work
 
-    def _lost(self, by_id: dict[str, BaseLease], lost: Sequence[Lost]) -> list[BaseLease]:
+    def _lost(self, by_fence: dict[tuple[str, int], BaseLease], lost: Sequence[Lost]) -> list[BaseLease]:
+        for lease in by_fence.values():
+            lease.settled = True
         for one in lost:
-            by_id[one.delivery.id].cancelled = one.cancelled
-        return [by_id[one.delivery.id] for one in lost]
+            by_fence[one.delivery.id, one.delivery.fence].cancelled = one.cancelled
+        return [by_fence[one.delivery.id, one.delivery.fence] for one in lost]
 
     def _extended(
-        self, by_id: dict[str, BaseLease], lost: Sequence[Delivery], lease: float | timedelta
+        self, leases: Sequence[BaseLease], lost: Sequence[Delivery], lease: float | timedelta
     ) -> list[BaseLease]:
-        gone = {one.id for one in lost}
+        gone = {(one.id, one.fence) for one in lost}
         ends = time.monotonic() + seconds(lease, "lease")
-        for job_id, one in by_id.items():
-            if job_id not in gone:
+        for one in leases:
+            if (one.id, one.delivery.fence) not in gone:
                 one.ends = ends
-        return [by_id[job_id] for job_id in gone]
+        return [one for one in leases if (one.id, one.delivery.fence) in gone]
 
     def _together(self, jobs: Iterable[bytes | Prepared], options: JobOptions) -> list[Prepared]:
         return [job if isinstance(job, Prepared) else prepare(self.name, "", job, options) for job in jobs]

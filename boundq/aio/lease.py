@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -62,4 +63,5 @@ class AsyncLease(BaseLease):
             if kind is None:
                 await self.ack()
             else:
-                await self.retry()
+                with contextlib.suppress(LeaseLost):  # what the block raised says more
+                    await self.retry()

@@ -144,14 +144,13 @@ class AsyncQueue(BaseQueue):
             Those whose lease was gone; nothing was done for them, and their ``cancelled`` says whether the job is
             gone too.
         """
-        by_id, work = self._settlement(acks, retries, releases, buries)
-        return self._lost(by_id, await self._run(self._deliveries.settle(work), each=True))
+        by_fence, work = self._settlement(acks, retries, releases, buries)
+        return self._lost(by_fence, await self._run(self._deliveries.settle(work), each=True))
 
     async def extend(self, leases: Sequence[BaseLease], lease: float | timedelta = 30.0) -> list[BaseLease]:
         """Let leases end ``lease`` seconds from now; those that are lost come back."""
-        by_id = {one.id: one for one in leases}
         _, lost = await self._run(self._deliveries.extend([one.delivery for one in leases], lease))
-        return self._extended(by_id, lost, lease)
+        return self._extended(leases, lost, lease)
 
     async def cancel(self, job_id: str) -> bool:
         """Take a job out, in whatever state it is; False where there is none of this id."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
 from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Wait
-from boundq._connect import is_foreign
+from boundq._connect import check_kind, is_foreign
 from boundq._gate import GATE_SECONDS, Gate
 from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._session import Session
@@ -179,6 +179,7 @@ class ClientOnce:
 
     def __init__(self, target: Target) -> None:
         self._client = target.client
+        check_kind(target.client, is_async=False)
 
     def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         import redis

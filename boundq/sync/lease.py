@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -62,4 +63,5 @@ class Lease(BaseLease):
             if kind is None:
                 self.ack()
             else:
-                self.retry()
+                with contextlib.suppress(LeaseLost):  # what the block raised says more
+                    self.retry()

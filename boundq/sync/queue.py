@@ -138,14 +138,13 @@ class Queue(BaseQueue):
             Those whose lease was gone; nothing was done for them, and their ``cancelled`` says whether the job is
             gone too.
         """
-        by_id, work = self._settlement(acks, retries, releases, buries)
-        return self._lost(by_id, self._run(self._deliveries.settle(work), each=True))
+        by_fence, work = self._settlement(acks, retries, releases, buries)
+        return self._lost(by_fence, self._run(self._deliveries.settle(work), each=True))
 
     def extend(self, leases: Sequence[BaseLease], lease: float | timedelta = 30.0) -> list[BaseLease]:
         """Let leases end ``lease`` seconds from now; those that are lost come back."""
-        by_id = {one.id: one for one in leases}
         _, lost = self._run(self._deliveries.extend([one.delivery for one in leases], lease))
-        return self._extended(by_id, lost, lease)
+        return self._extended(leases, lost, lease)
 
     def cancel(self, job_id: str) -> bool:
         """Take a job out, in whatever state it is; False where there is none of this id."""
@@ -238,9 +237,9 @@ class Queue(BaseQueue):
         lease: float,
     ) -> tuple[list[BaseLease], list[Lease]]:
         """A worker's round: settle and claim in one exchange."""
-        by_id, work = self._settlement(acks, retries, (), buries)
+        by_fence, work = self._settlement(acks, retries, (), buries)
         lost, claimed = self._run(self._deliveries.settle_and_claim(work, n, lease), each=True)
-        return self._lost(by_id, lost), [Lease(self, delivery) for delivery in claimed]
+        return self._lost(by_fence, lost), [Lease(self, delivery) for delivery in claimed]
 
     def _claim_or_register(self, n: int, lease: float, *, woken: bool) -> tuple[list[Lease], float]:
         """A worker's claim that, where there is nothing, is followed by `_wait`."""

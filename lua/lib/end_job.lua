@@ -1,4 +1,4 @@
--- end_job: take the job's envelope and its unique key away. Returns the bytes that this frees, 0 where there is
+-- end_job: take the job's envelope and its unique key away. Returns the bytes that this frees, nil where there is
 -- no such job. `keyed`: the job may have a unique key, so its envelope has to be read.
 local function end_job(jobs, unique, windows, cost, id, keyed)
   local size, freed = 0, 0
@@ -10,7 +10,6 @@ local function end_job(jobs, unique, windows, cost, id, keyed)
   else
     size = redis.call('HSTRLEN', jobs, id)
   end
-  if size == 0 then return freed end
-  redis.call('HDEL', jobs, id)
+  if redis.call('HDEL', jobs, id) == 0 then return nil end
   return freed + charge_of(size, cost)
 end

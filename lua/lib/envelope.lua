@@ -5,7 +5,7 @@ local function number_at(envelope, first)
   return f and ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f or 0
 end
 local function expires_at(envelope) -- nil: never
-  if (string.byte(envelope, 2) or 0) % 2 == 1 then return number_at(envelope, 9) end
+  if (string.byte(envelope, 2) or 0) % 2 == 1 and #envelope >= 14 then return number_at(envelope, 9) end
 end
 local function unique_of(envelope) -- nil: none
   local flags = string.byte(envelope, 2) or 0

@@ -9,13 +9,15 @@ local function remove_jobs(ids, counter)
   local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'dead_bytes', 'blocked', 'turn')
   if s[1] ~= '1' then return nil end
   local cost, bytes, dead_jobs, dead_bytes = tonumber(s[2]), tonumber(s[3]), tonumber(s[4]), tonumber(s[5])
-  local removed, left = {}, 0
+  local removed, left, missing = {}, 0, 0
   for _, id in ipairs(ids) do
     local due = KEYS[4 + tonumber(id) % 4]
     local place = where_is(id, leases, dead, due)
     local freed = end_job(jobs, KEYS[10], KEYS[11], cost, id, place ~= 'dead') -- burying freed its unique key
-    if freed > 0 then
-      removed[#removed + 1] = id
+    if not freed and place ~= 'ready' then missing = missing + 1 end
+    if freed then removed[#removed + 1] = id end
+    if freed or place ~= 'ready' then
+      freed = freed or 0
       if place == 'dead' then
         dead_bytes = dead_bytes - freed - text_charge(redis.call('HSTRLEN', errors, id), cost)
         dead_jobs = dead_jobs - 1
@@ -28,10 +30,9 @@ local function remove_jobs(ids, counter)
       end
     end
   end
-  if #removed > 0 then
-    redis.call('HSET', state, 'bytes', bytes, 'dead_jobs', dead_jobs, 'dead_bytes', dead_bytes)
-    redis.call('HINCRBY', state, counter, #removed)
-  end
+  redis.call('HSET', state, 'bytes', bytes, 'dead_jobs', dead_jobs, 'dead_bytes', dead_bytes)
+  if #removed > 0 then redis.call('HINCRBY', state, counter, #removed) end
+  if missing > 0 then redis.call('HINCRBY', state, 'missing', missing) end
   if left > 0 and (s[6] ~= '0' or s[7] ~= '') then
     -- @include lib/room
     room_freed(state, KEYS[12], KEYS[13], now, redis.call('HLEN', jobs) - dead_jobs, bytes)
