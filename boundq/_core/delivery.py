@@ -131,7 +131,11 @@ class Deliveries:
     def claim_or_register(self, n: int, lease: float, *, woken: bool) -> Flow[tuple[list[Delivery], float]]:
         """Up to n jobs; where there is none, say that somebody waits, and for how many seconds it should (`wait`)."""
         lease_ms = milliseconds(lease, "lease", least=100, most=LONGEST_LEASE)
-        answer = yield self._claim_call(n, lease_ms, 2 if woken else 1, None)
+        call = self._claim_call(n, lease_ms, 2 if woken else 1, None)
+        answer = yield call
+        if answer.reply[0] == status.UNDECLARED and self._core.declared is not None:
+            yield from self._core.attach(Session(), producer=False)
+            answer = yield call
         reply = self._core.check(answer)
         if reply[0] != status.OK:
             return [], IDLE_SECONDS

@@ -322,6 +322,8 @@ class Claimer:
         self._lock = threading.Lock()
         self._ended: list[Ended] = []
         self._waiting = False  # on the server: what is done meanwhile is settled by who did it
+        self._pause = 0.0  # for how long to wait on the server, when there was nothing
+        self._woken = False
         self._errors = 0
         self._down = False
 
@@ -345,8 +347,12 @@ class Claimer:
                 worker._slots.give(worker._slots.kinds(self.queue.name), slots - len(leases))
             if leases:
                 worker.start(self, leases)
-            elif worker._burst and not self._down and not self._ended and not worker.running:
+            elif not worker._burst:
+                self._wait_for_work()
+            elif not self._down and not self._ended and not worker.running:
                 return
+            else:
+                worker._stopping.wait(0.005)
 
     def ended(self, ended: Ended) -> None:
         """A job's run is over."""
@@ -366,22 +372,23 @@ class Claimer:
             lost, leases = self._settle_and_claim(ended, slots)
             self._tell_lost(lost)
             return leases
-        leases = self.queue.claim(slots, lease=self._worker._lease)
-        if leases or self._worker._burst:
-            if not leases:
-                time.sleep(0.005)
-            return leases
-        return self._wait_for_work(slots)
+        leases, self._pause = self.queue._claim_or_register(slots, self._worker._lease, woken=self._woken)
+        self._woken = False
+        return leases
 
-    def _wait_for_work(self, slots: int) -> list[Lease]:
-        """Wait on the server; meanwhile who is done settles by himself."""
+    def _wait_for_work(self) -> None:
+        """Wait on the server, holding no slot; meanwhile who is done settles by himself."""
         with self._lock:
-            if self._ended:
-                return []
+            if self._ended or not self._pause:
+                return
             self._waiting = True
         try:
-            return self.queue.claim(slots, wait=1.0, lease=self._worker._lease)
+            self.queue._wait(self._pause)
+            self._woken = True
+        except BoundqError as error:
+            self._trouble(error)
         finally:
+            self._pause = 0.0
             with self._lock:
                 self._waiting = False
 
