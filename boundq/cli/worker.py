@@ -5,58 +5,107 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import sys
-import threading
+from typing import NoReturn
 
 import click
 
 from boundq import Queue, Worker
 from boundq._core.queue import BaseQueue
+from boundq.worker.remote import RemoteKeeper
+from boundq.worker.supervisor import Supervisor
 
 
 @click.command("worker")
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
-@click.option("--threads", type=click.IntRange(1), default=8, show_default=True, help="Jobs that run at once.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option("--threads", type=click.IntRange(1), default=8, show_default=True, help="Plain tasks at once, in each.")
 @click.option(
-    "--lease", type=float, default=30.0, show_default=True, metavar="SECONDS", help="After which others may take over."
+    "--concurrency", type=click.IntRange(1), default=100, show_default=True, help="async def tasks at once, in each."
 )
-@click.option(
-    "--grace", type=float, default=30.0, show_default=True, metavar="SECONDS", help="For running jobs after SIGTERM."
-)
+@click.option("--weights", metavar="Q=N,...", help="Whose turn it is when slots are scarce; 1 where nothing is said.")
+@click.option("--lease", type=float, default=30.0, show_default=True, help="Seconds until others take over.")
+@click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds for running jobs after SIGTERM.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is ready.")
+@click.option("--max-jobs", type=click.IntRange(1), help="Replace a worker process after about so many jobs.")
 @click.option("--quiet", "-q", is_flag=True, help="Log warnings and errors only.")
-def command(targets: tuple[str, ...], threads: int, lease: float, grace: float, burst: bool, quiet: bool) -> None:
+@click.option("--socket", "socket_fd", type=int, hidden=True)
+def command(
+    targets: tuple[str, ...],
+    processes: int,
+    threads: int,
+    concurrency: int,
+    weights: str | None,
+    lease: float,
+    grace: float,
+    burst: bool,
+    max_jobs: int | None,
+    quiet: bool,
+    socket_fd: int | None,
+) -> None:
     """
-    Run the tasks of one or several queues, in threads.
+    Run the tasks of one or several queues: plain functions in threads, async def ones on an event loop.
 
     TARGET is module:queue, or a module: then all queues declared in it. The current folder is searched first.
-    SIGTERM and Ctrl-C stop it: running jobs have the grace to finish, the rest is given back. A second signal
-    gives back at once.
 
-    Exit code 0: stopped; 2: a target cannot be used; 70: given up after ten unexpected errors in a row.
+    A supervisor keeps the leases of what its worker processes run, and replaces those that die. SIGTERM and Ctrl-C
+    stop: running jobs have the grace to finish, the rest is given back. A second signal gives back at once.
+
+    Exit code 0: stopped; 2: a target cannot be used; 70: given up after unexpected errors in a row.
 
     \b
     Examples:
       boundq worker shop.jobs:emails
-      boundq worker shop.jobs --threads 32 --grace 60
+      boundq worker shop.jobs --processes 4 --threads 32 --grace 60
+      boundq worker shop.jobs --weights emails=3,reports=1
       boundq worker shop.jobs:emails --burst
     """
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     queues = find_queues(targets)
+    options = {"threads": threads, "concurrency": concurrency, "lease": lease, "grace": grace, "max_jobs": max_jobs}
+    worker = Worker(queues, burst=burst, weights=_weights(weights), **options)  # type: ignore[arg-type]  # by name
+    if socket_fd is not None:
+        worker.keep_leases_with(RemoteKeeper(socket.socket(fileno=socket_fd), lease, worker.stop))
+        _work(worker)
     for queue in queues:
-        click.echo(f"queue {queue.name}: {', '.join(sorted(queue.tasks)) or 'no tasks'}", err=True)
-    click.echo(f"{threads} threads, leases of {lease:g} s, {grace:g} s of grace; Ctrl-C stops", err=True)
-    worker = Worker(queues, threads=threads, lease=lease, grace=grace, burst=burst)
+        click.echo(f"queue {queue.name}: {', '.join(sorted(queue.tasks))}", err=True)
+    click.echo(
+        f"{processes} process{'es' if processes > 1 else ''}, {threads} threads and {concurrency} async tasks each; "
+        f"leases of {lease:g} s, {grace:g} s of grace; Ctrl-C stops",
+        err=True,
+    )
+    if os.name != "posix":
+        _work(worker)
+    child = [sys.executable, "-m", "boundq", "worker", *targets]
+    child += [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    child += [f"--weights={weights}"] if weights else []
+    child += ["--burst"] * burst + ["--quiet"] * quiet
+    supervisor = Supervisor(queues, child, processes=processes, lease=lease, grace=grace, restart=not burst)
+    sys.exit(supervisor.run())
+
+
+def _work(worker: Worker) -> NoReturn:
+    """Be a worker process."""
     code = worker.run()
     click.echo(f"stopped: {worker.done} done, {worker.failed} not", err=True)
-    if any(thread.name.startswith("boundq-job") and thread.is_alive() for thread in threading.enumerate()):
+    if worker.running:
         # A handler that outlived the grace cannot be ended, and its job is given back already: do not wait for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _weights(text: str | None) -> dict[str, float]:
+    try:
+        return {
+            name: float(number) for name, _, number in (part.partition("=") for part in (text or "").split(",") if part)
+        }
+    except ValueError:
+        raise click.BadParameter("write queue=number, separated by commas", param_hint="--weights") from None
 
 
 def find_queues(targets: tuple[str, ...]) -> list[Queue]:

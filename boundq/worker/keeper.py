@@ -50,7 +50,7 @@ class ThreadKeeper:
     """
 
     def __init__(self, lease: float) -> None:
-        self._lease = lease
+        self.lease = lease
         self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -79,11 +79,11 @@ class ThreadKeeper:
             self._thread.join()
 
     def _run(self) -> None:
-        extend_at = time.monotonic() + self._lease / 3
+        extend_at = time.monotonic() + self.lease / 3
         while not self._stopped.wait(min(self.end_overdue(), max(extend_at - time.monotonic(), 0.0), 0.5)):
             if time.monotonic() >= extend_at:
                 self.extend_all()
-                extend_at = time.monotonic() + self._lease / 3
+                extend_at = time.monotonic() + self.lease / 3
 
     def extend_all(self) -> None:
         """One round."""
@@ -93,7 +93,7 @@ class ThreadKeeper:
                 by_queue.setdefault(queue, []).append(lease)
         for queue, leases in by_queue.items():
             try:
-                lost = queue.extend(leases, self._lease)
+                lost = queue.extend(leases, self.lease)
             except BoundqError as error:
                 log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
                 continue
@@ -113,4 +113,4 @@ class ThreadKeeper:
             left = [ends - now for _, _, ends in self._held.values() if ends is not None]
         for queue, job_id in overdue:
             self._on_lost(queue, job_id, True)
-        return max(min(left, default=self._lease), 0.01)
+        return max(min(left, default=self.lease), 0.01)

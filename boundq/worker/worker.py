@@ -62,7 +62,6 @@ class Worker:
         burst: Stop when the queues have nothing ready.
         max_jobs: Stop after about so many jobs; None: do not.
         weights: By queue name, 1.0 where nothing is said: whose turn it is when slots are scarce.
-        keeper: Who extends the leases; a thread of this process by default.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class Worker:
         burst: bool = False,
         max_jobs: int | None = None,
         weights: Mapping[str, float] | None = None,
-        keeper: Keeper | None = None,
     ) -> None:
         if isinstance(queues, Queue) or not queues:
             raise ConfigError("queues", queues, "give a list of at least one queue")
@@ -95,7 +93,7 @@ class Worker:
         self._threads = positive_int(threads, "threads")
         sizes = {THREAD: self._threads, LOOP: positive_int(concurrency, "concurrency")}
         self._slots = Slots(sizes, {queue.name: _kinds(queue) for queue in self._queues}, weights or {})
-        self._keeper = keeper if keeper is not None else ThreadKeeper(self._lease)
+        self._keeper: Keeper = ThreadKeeper(self._lease)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[tuple[str, str], tuple[Claimer, Lease, CurrentJob]] = {}
@@ -130,6 +128,10 @@ class Worker:
             self._keeper.stop()
             self._pool.shutdown(wait=not self.running, cancel_futures=True)
         return GAVE_UP if self._gave_up else OK
+
+    def keep_leases_with(self, keeper: Keeper) -> None:
+        """Have the leases kept by another than a thread of this process; before `run`."""
+        self._keeper = keeper
 
     def stop(self) -> None:
         """Claim no more; `run` returns when the running jobs are done or the grace is over."""
