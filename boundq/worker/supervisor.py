@@ -5,8 +5,8 @@ It keeps their leases: a worker tells it, through a socket, what it has claimed 
 that holds the interpreter lock for minutes does not lose its job to another worker. It replaces workers that die, with
 back-off, and passes signals on. When it dies itself, its workers finish what they run and stop.
 
-Messages are JSON, one to a line: up, ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue, [id, ...]]``;
-down, ``["lost", queue, id, timed_out]``.
+Messages are JSON, one to a line: ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue, [id, ...]]``
+go up, ``["lost", queue, id, timed_out]`` comes down.
 """
 
 from __future__ import annotations
