@@ -145,6 +145,8 @@ class Attempts:
     def refused(self, reply: ErrorReply) -> float:
         """Likewise, after an error reply: the script did not run, or failed before it wrote."""
         if reply.code == "OOM":
+            if self.resent:  # the first sending may have been done; the server cannot say so now
+                return self._pause(self._unavailable("memory", reply.text), reply)
             raise Full from reply
         if reply.transient:
             return self._pause(self._unavailable(reply.transient, reply.text), reply)

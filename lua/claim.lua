@@ -83,6 +83,7 @@ if look_round then probe({ errors }, { dead }, {}) end
 if wait == 2 then redis.call('LLEN', wake) end
 if s[17] ~= '0' or s[18] ~= '' then probe({}, {}, { KEYS[13], KEYS[14] }) end
 
+local all_of -- takes what a sorted set holds that may be given out; only where something is due
 if next_event == 0 or now >= next_event then
   probe({ errors, unique }, { leases, KEYS[4], KEYS[5], KEYS[6], KEYS[7], dead, windows }, {})
   keys_probed = true
@@ -128,24 +129,26 @@ if next_event == 0 or now >= next_event then
       if full() then return end
     end
   end
-  -- all_of: what the sorted set holds below a score, a chunk at a time: a chunk may end here instead of being given.
-  local function all_of(from, below, lost_lease)
+  -- What the set holds below a score, a chunk at a time: a chunk may end here instead of being given.
+  function all_of(from, below, lost_lease)
+    local kept = 0 -- leases that were given out anew stay where they are, until all are written below
     while not full() and more == 0 do
-      local size, done = chunk(), steps
-      local found = redis.call('ZRANGE', from, '-inf', '(' .. string.format('%d', below), 'BYSCORE', 'LIMIT', 0, size,
+      local size, done, given = chunk(), steps, #leased
+      local found = redis.call('ZRANGE', from, '-inf', '(' .. string.format('%d', below), 'BYSCORE', 'LIMIT', kept, size,
         'WITHSCORES')
       again(from, found, lost_lease)
-      if #found < 2 * size or steps == done then return end
+      if lost_lease then kept = kept + (#leased - given) / 2 end
+      if #found < 2 * size or steps == done and #leased == given then return end
       if steps >= 1000 then more = 1 end
     end
   end
   all_of(leases, (math.floor((now - EPOCH) / TICK) + 1) * FENCES, true)
-  for k = 3, 0, -1 do all_of(KEYS[4 + k], (now - EPOCH + 1) * COUNTS, false) end
-  if not full() and more == 0 then next_event = -1 end -- all that was due is taken: look up what comes next, below
+  next_event = -1 -- look up what comes next, below
 end
 
 local ready = false
 for k = 3, 0, -1 do
+  if all_of then all_of(KEYS[4 + k], (now - EPOCH + 1) * COUNTS, false) end
   local head, tail = tonumber(s[8 + 2 * k]), tonumber(s[9 + 2 * k])
   local start, empty_run = head, false
   while head < tail and not full() and more == 0 do
@@ -240,5 +243,5 @@ if left > 0 and (s[17] ~= '0' or s[18] ~= '') then
 end
 
 local next_ms = -1
-if #leased == 0 and next_event > 0 then next_ms = math.max(next_event - now, 0) end
+if #leased == 0 and next_event > 0 and next_event < 2 ^ 53 - 1 then next_ms = math.max(next_event - now, 0) end
 return { OK, now, deadline * TICK + EPOCH, next_ms, more, unpack(taken) }

@@ -102,7 +102,8 @@ local ticket = producer .. '.' .. number
 local blocked, holder = s[9] == '1', s[10]
 local may_enter = true
 if holder ~= '' and holder ~= ticket then
-  if now - tonumber(s[12]) < 3000 then
+  local silence = now - tonumber(s[12]) -- negative: the clock was set back
+  if silence >= 0 and silence < 3000 then
     may_enter = false
   else
     holder = '' -- the one whose turn it was has not shown itself for 3 s: it died
@@ -213,7 +214,7 @@ local function fit()
           job.score = (ms - EPOCH) * COUNTS
           if ms - EPOCH >= 2 ^ 41 then return i end
           job.score, job.due, slot = math.max(job.score, 0), KEYS[9 + slot], slot + 4
-          job.ms = ms
+          job.ms = math.max(ms, EPOCH)
         end
         local tail = tails[slot] or tonumber(redis.call('HGET', state, 'tail' .. slot))
         tails[slot] = tail + 1

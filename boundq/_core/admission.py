@@ -137,7 +137,8 @@ class Admission:
 
     def _numbered(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Flow[Said]:
         """One attempt at a numbered call, until the server has an answer to it."""
-        if not self._memory.open():
+        final = attempt.wait in (_NO, _LEAVE)
+        if not self._memory.open() and not (final and attempt.resent):
             refusal = Rejection(self._core.name, "memory", requested=len(jobs))
             return Said([refusal], _ROOM, attempt.resent, attempt.again)
         if session.producer == 0 or session.stale:
@@ -157,6 +158,8 @@ class Admission:
                 answer = yield (call.resend() if resent else call)._replace(block=block)
             except Full:
                 self._memory.close()
+                if final and resent:
+                    raise Unavailable(self._core.name, "unknown", "memory", "and an earlier answer was lost") from None
                 refusal = Rejection(self._core.name, "memory", requested=len(jobs))
                 return Said([refusal], _ROOM, resent, asked=True)
             self._memory.reopen()

@@ -28,8 +28,9 @@ def command(fast: bool, picture: Path, keep_mail: Path | None, as_json: bool) ->
     \b
     Examples:
       boundq demo
-      boundq demo --fast --picture /tmp/demo.svg
+      boundq demo --fast --json --picture demo.svg
     """
     from boundq.demo import play
 
-    sys.exit(play(fast=fast, picture=picture, keep_mail=keep_mail, as_json=as_json, console=console()))
+    to = console(stderr=as_json)  # with --json, standard output is the verdict's
+    sys.exit(play(console=to, picture=picture, mail=keep_mail, fast=fast, json_to=sys.stdout if as_json else None))

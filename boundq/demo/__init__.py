@@ -1,7 +1,7 @@
 """
 The incident, replayed: a flood fills a real server through an ordinary list queue, then meets boundq.
 
-    play.py       the acts, in order              plan.py      how long, how much
+    acts.py       the acts, in order              plan.py      how long, how much
     load.py       producers, and what they were told
     listqueue.py  Act 1's queue                   bounded.py   that of Acts 2 and 3
     foreign.py    keys of somebody else's, up to maxmemory
@@ -15,6 +15,6 @@ uses what boundq offers to everybody.
 
 from __future__ import annotations
 
-from boundq.demo.play import play
+from boundq.demo.acts import play
 
 __all__ = ["play"]

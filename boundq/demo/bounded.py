@@ -7,14 +7,10 @@ from typing import get_args
 
 import msgspec
 
+from boundq import BoundqError, Limits, Queue, Rejection, Stats, Task, Worker
 from boundq.demo.load import Answer, Crew
 from boundq.demo.render import Message
-from boundq.errors import BoundqError
-from boundq.limits import Limits
-from boundq.model import Rejection, State, Stats
-from boundq.sync.queue import Queue
-from boundq.sync.worker import Worker
-from boundq.task import Task
+from boundq.model import State
 
 __all__ = ["BoundedArm"]
 

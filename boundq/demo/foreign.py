@@ -11,10 +11,10 @@ from typing import Any
 
 __all__ = ["Neighbour"]
 
-_SIZES = (64 * 1024, 4 * 1024, 256, 1)
-# So many small SETs refused in a row: full, and not just for the moment in which a large request was being read.
+_SIZES = (64 * 1024, 4 * 1024)
+# So many SETs of one byte refused in a row: full, and not just while a large request is being read.
 _REFUSALS = 20
-_REFILL = 16 * 1024
+_REFILL = 256 * 1024
 _PAUSE = 0.002
 
 
@@ -27,7 +27,7 @@ class Neighbour:
 
     Attributes:
         keys: Written so far.
-        refused: SETs that the server had no memory for.
+        refused: Writes that the server had no memory for.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,29 +42,35 @@ class Neighbour:
         self._client.execute_command("FLUSHALL", "SYNC")
 
     def fill(self) -> None:
-        """Return when the server refuses even a value of one byte."""
+        """Return when the server refuses even a value of one byte, again and again."""
         for size in _SIZES:
-            while self._set(size):
+            while self._write("SET", b"x" * size):
                 pass
         in_a_row = 0
         while in_a_row < _REFUSALS:
-            in_a_row = 0 if self._set(_SIZES[-1]) else in_a_row + 1
+            self._top_up()
+            in_a_row = 0 if self._write("SET", b"x") else in_a_row + 1
 
     def keep_full(self, ending: threading.Event) -> None:
         """Take every bit of memory that is given back, at once."""
         while not ending.is_set():
-            if not self._set(_REFILL):
+            if not self._top_up():
                 ending.wait(_PAUSE)
 
     def close(self) -> None:
         """Hang up. The keys stay."""
         self._client.close()
 
-    def _set(self, size: int) -> bool:
+    def _top_up(self) -> bool:
+        # A short request that makes a large value: the server takes it if it has a byte left, and is over its
+        # maxmemory then. So it stays full when a connection's buffer shrinks.
+        return self._write("SETRANGE", _REFILL - 1, b"x")
+
+    def _write(self, command: str, *value: bytes | int) -> bool:
         import redis
 
         try:
-            self._client.set(f"neighbour:{self.keys}", b"x" * size)
+            self._client.execute_command(command, f"neighbour:{self.keys}", *value)
         except redis.exceptions.OutOfMemoryError:
             self.refused += 1
             return False

@@ -80,6 +80,8 @@ class ListQueue:
                     both.rpush(self._waiting, payload)
                     both.lrem(self._taken, 1, payload)
                     both.execute()
+        # Of messages that were forgotten between our two looks; a lost lease only means that a new one is given.
+        self._client.zremrangebyscore(self._leases, "-inf", now - LEASE)
 
     def held(self) -> tuple[int, int]:
         """Messages waiting and taken, and the memory of their lists."""
@@ -108,6 +110,9 @@ class ListArm:
     Args:
         url: Of the server.
         handle: What a worker does with a message of a queue.
+
+    Attributes:
+        stuck: When a worker's call was refused for want of memory, by the monotonic clock.
     """
 
     def __init__(self, url: str, handle: Callable[[str, Message], None]) -> None:
@@ -115,6 +120,7 @@ class ListArm:
 
         self._handle = handle
         self._client: Any = redis.Redis.from_url(url)
+        self.stuck: list[float] = []
 
     def offer(self, queue: str, message: Message) -> Answer:
         """LPUSH. A server without memory says so, and stores nothing."""
@@ -159,7 +165,9 @@ class ListArm:
                     recover_at = time.monotonic() + 1.0
                     queue.recover()
                 payload = queue.take(wait=0.2)
-            except redis.exceptions.RedisError:  # a full server, above all
+            except redis.exceptions.RedisError as error:
+                if isinstance(error, redis.exceptions.OutOfMemoryError):
+                    self.stuck.append(time.monotonic())
                 ending.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue

@@ -54,6 +54,11 @@ class Receipts:
         self.failed: list[tuple[str, str]] = []
         self.levels: list[tuple[int, int]] = []
 
+    @property
+    def total(self) -> int:
+        """Messages offered."""
+        return len(self.accepted) + len(self.refused) + len(self.failed)
+
     def note(self, message_id: str, answer: Answer) -> None:
         """Keep an answer."""
         if answer.accepted:
@@ -99,7 +104,7 @@ class Crew:
 
     def __init__(self) -> None:
         self.ending = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._finished: list[threading.Event] = []
         self._halts: list[Callable[[], object]] = []
         self._errors: list[BaseException] = []
 
@@ -107,14 +112,14 @@ class Crew:
         """Run ``work`` in a thread; ``halt`` ends it where it does not look at ``ending``."""
         if halt:
             self._halts.append(halt)
-        thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        finished = threading.Event()
+        threading.Thread(target=self._run, args=(work, finished), daemon=True).start()
+        self._finished.append(finished)
 
     @property
     def busy(self) -> bool:
         """Whether one of them runs still."""
-        return any(thread.is_alive() for thread in self._threads)
+        return not all(finished.is_set() for finished in self._finished)
 
     def check(self) -> None:
         """Raise the first error of theirs."""
@@ -122,12 +127,15 @@ class Crew:
             raise self._errors[0]
 
     def end(self) -> None:
-        """Tell them to end and wait until they have."""
+        """Tell them to end and wait until they have, through one Ctrl-C as well: what they use is closed next."""
         self.ending.set()
         for halt in self._halts:
             halt()
-        for thread in self._threads:
-            thread.join()
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._wait()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -139,11 +147,18 @@ class Crew:
         if kind is None:
             self.check()
 
-    def _run(self, work: Callable[[], object]) -> None:
+    def _wait(self) -> None:
+        # Not by Thread.join: in Python 3.11 one that a Ctrl-C has interrupted takes the thread for ended.
+        for finished in self._finished:
+            finished.wait()
+
+    def _run(self, work: Callable[[], object], finished: threading.Event) -> None:
         try:
             work()
         except BaseException as error:  # raised again in the main thread
             self._errors.append(error)
+        finally:
+            finished.set()
 
 
 def flood(
@@ -159,9 +174,7 @@ def flood(
             ending.wait(answer.retry_after or back_off)
 
 
-def steady(
-    offer: Offer, messages: Iterator[Message], receipts: Receipts, ending: threading.Event, rate: float
-) -> None:
+def steady(offer: Offer, messages: Iterator[Message], receipts: Receipts, ending: threading.Event, rate: float) -> None:
     """Offer ``rate`` messages a second, each once. One that comes late is made up for, so that the rate holds."""
     began = time.monotonic()
     for n, message in enumerate(messages):

@@ -54,8 +54,8 @@ class Campaign:
         return Message(message_id, self._address(n), "The ground is warm enough", self.news)
 
     def test_send(self, message_id: str, n: int) -> Message:
-        """A try of the letter's first lines, as its author sends it to somebody while writing."""
-        return Message(message_id, self._address(n), "[test] The ground is warm enough", self.news.split("\n\n")[0])
+        """The same to one reader, as the author tries it out while writing."""
+        return Message(message_id, self._address(n), "[test] The ground is warm enough", self.news)
 
     def render(self, message: Message) -> EmailMessage:
         """The mail, complete. Raises KeyError for an unknown recipient."""

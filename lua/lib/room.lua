@@ -8,7 +8,8 @@ local function room_freed(state, room, turn, now, held, bytes)
   if holder ~= '' then
     if held + 1 > tonumber(s[5]) or bytes + tonumber(s[4]) > tonumber(s[6]) then return end
     if redis.call('LLEN', turn) == 0 then return redis.call('RPUSH', turn, 1) end
-    if now - tonumber(s[3]) < 3000 then return end -- on its way: it shows itself once a second
+    local silence = now - tonumber(s[3]) -- negative: the clock was set back
+    if silence >= 0 and silence < 3000 then return end -- on its way: it shows itself once a second
     redis.call('HSET', state, 'turn', '') -- it died
   end
   if s[1] == '1' then
