@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from boundq.sync.queue import Queue as Queue
     from boundq.sync.server import Server as Server
     from boundq.task import Task as Task
+    from boundq.worker.aio import AsyncWorker as AsyncWorker
     from boundq.worker.worker import Worker as Worker
 
 _HOMES = {
@@ -57,6 +58,7 @@ _HOMES = {
     "boundq.sync.queue": ("Queue",),
     "boundq.sync.server": ("Server",),
     "boundq.task": ("Task",),
+    "boundq.worker.aio": ("AsyncWorker",),
     "boundq.worker.worker": ("Worker",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -96,7 +96,7 @@ if next_event == 0 or now >= next_event then
       local envelope = redis.call('HGET', jobs, id)
       if not envelope then
         redis.call('ZREM', from, id)
-        missing = missing + 1
+        missing, steps = missing + 1, steps + 1
       elseif not lost_lease and over(id, envelope) then
         redis.call('ZREM', from, id)
       else

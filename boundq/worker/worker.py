@@ -129,6 +129,10 @@ class Worker:
             self._pool.shutdown(wait=not self.running, cancel_futures=True)
         return GAVE_UP if self._gave_up else OK
 
+    def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run ``async def`` tasks on this running loop, instead of one of our own; before `run`."""
+        self._loop = loop
+
     def keep_leases_with(self, keeper: Keeper) -> None:
         """Have the leases kept by another than a thread of this process; before `run`."""
         self._keeper = keeper
@@ -274,8 +278,8 @@ class Worker:
 
     @contextlib.contextmanager
     def _event_loop(self) -> Iterator[None]:
-        """A loop in a thread, where a queue has ``async def`` tasks."""
-        if not any(LOOP in self._slots.kinds(queue.name) for queue in self._queues):
+        """A loop in a thread, where a queue has ``async def`` tasks and the caller has none for them."""
+        if self._loop is not None or not any(LOOP in self._slots.kinds(queue.name) for queue in self._queues):
             yield
             return
         loop = self._loop = asyncio.new_event_loop()
