@@ -9,7 +9,7 @@ from typing import Any
 
 from boundq import _status as status
 from boundq._call import Answer, Call, Flow
-from boundq._keys import Keys
+from boundq._keys import PARTS, Keys
 from boundq._scripts import load
 from boundq._session import Session
 from boundq.errors import DataError
@@ -32,22 +32,7 @@ class Core:
         self.keys = Keys(name)
         self.name = name
         self.declared = limits
-        self._all = self.keys.of(
-            *(
-                "state",
-                "jobs",
-                "leases",
-                "due0",
-                "due1",
-                "due2",
-                "due3",
-                "dead",
-                "errors",
-                "unique",
-                "windows",
-            ),
-            *("wake", "room", "turn", "producers", "events"),
-        )
+        self._all = self.keys.of(*PARTS)
         self._warned = False
         # As last heard from the server, for refusing a job before it is sent.
         self.max_job_bytes: int | None = None

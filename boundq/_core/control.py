@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from boundq._call import Flow
 from boundq._core.base import Core
 from boundq._core.inspection import is_id
+from boundq._keys import ENDINGS, PLACES
 from boundq.errors import ConfigError
 from boundq.limits import Limits
 from boundq.model import State, as_text
@@ -16,25 +17,8 @@ from boundq.model import State, as_text
 PURGE_STEP = 500
 # Who changed something, and why, is kept in so many bytes: a longer text would unpack the small state hash.
 BY_BYTES = 60
-_CONTROL = (
-    "state",
-    "jobs",
-    "leases",
-    "due0",
-    "due1",
-    "due2",
-    "due3",
-    "dead",
-    "errors",
-    "wake",
-    "room",
-    "turn",
-    "events",
-)
-_REMOVE = (
-    *("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors", "unique", "windows"),
-    *("room", "turn"),
-)
+_CONTROL = (*PLACES, "wake", "room", "turn", "events")
+_REMOVE = (*ENDINGS, "room", "turn")
 
 
 class Control:

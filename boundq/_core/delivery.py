@@ -13,6 +13,7 @@ from boundq import _status as status
 from boundq._call import Answer, Both, Call, Flow, Wait
 from boundq._core.base import Core
 from boundq._envelope import Envelope, unpack
+from boundq._keys import ENDINGS
 from boundq._retry import ErrorReply
 from boundq._scripts import load
 from boundq._session import Session
@@ -28,11 +29,6 @@ MOST_JOBS = 500
 IDLE_SECONDS = 1.0
 # Reason and error text of a dead letter are cut to so many bytes; they are charged to the dead budget.
 REASON_BYTES, TEXT_BYTES = 200, 2000
-
-_PARTS = (
-    *("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors", "unique", "windows"),
-    *("wake", "room", "turn"),
-)
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -96,7 +92,7 @@ class Deliveries:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._keys = core.keys.of(*_PARTS)
+        self._keys = core.keys.of(*ENDINGS, "wake", "room", "turn")
         self._lease_keys = core.keys.of("state", "leases")
         (self._wake,) = core.keys.of("wake")
 

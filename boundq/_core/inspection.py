@@ -10,6 +10,7 @@ from boundq import _status as status
 from boundq._call import Flow
 from boundq._core.base import Core, pairs
 from boundq._envelope import Envelope, unpack
+from boundq._keys import PLACES
 from boundq._sizes import positive_int
 from boundq.errors import ConfigError, DataError
 from boundq.limits import Limits
@@ -18,7 +19,6 @@ from boundq.model import PRIORITIES, Job, Page, State, Stats, as_text
 EPOCH_MS = 1704067200000
 # A page carries at most so many bytes of envelopes.
 PAGE_BYTES = 2**20
-_PLACES = ("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors")
 _COUNTERS = (
     *("acked", "buried", "retried", "released", "cancelled", "expired", "dropped", "purged", "deliveries"),
     *("leases_expired", "leases_lost", "missing"),
@@ -58,7 +58,7 @@ class Inspection:
 
     def stats(self) -> Flow[Stats]:
         """The queue in numbers."""
-        parts = (*_PLACES[:7], "unique", "windows", "producers")
+        parts = (*PLACES[:7], "unique", "windows", "producers")
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
 
@@ -66,7 +66,7 @@ class Inspection:
         """One job, None where there is none of this id."""
         if not is_id(job_id):
             return None
-        reply = yield from self._core.ask("get", _PLACES, (job_id,))
+        reply = yield from self._core.ask("get", PLACES, (job_id,))
         if reply[0] == status.ABSENT:
             return None
         where, score, ahead, raw, note = reply[2:7]
@@ -83,7 +83,7 @@ class Inspection:
         levels = levels[levels.index(level) :]
         while levels and len(jobs) < n:
             args = (state, levels[0], min(n - len(jobs), 100), PAGE_BYTES, score, last)
-            reply = yield from self._core.ask("peek", _PLACES, args)
+            reply = yield from self._core.ask("peek", PLACES, args)
             for at in range(2, len(reply) - 2, 4):
                 job_id, at_score, raw, note = reply[at : at + 4]
                 jobs.append(self._job(as_text(job_id), state, int(float(at_score)), raw, note, -1))
