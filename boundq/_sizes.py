@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from boundq.errors import ConfigError
 
@@ -20,7 +21,9 @@ _UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
+_SIZE = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*\Z")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Doubles hold every integer up to 2**53; Lua and zset scores know no other number.
 MOST = 2**53 - 1
@@ -38,18 +41,16 @@ def parse_size(value: object, setting: str = "size") -> int:
     Raises:
         ConfigError: Not a positive whole number of bytes.
     """
-    number: float
     if isinstance(value, str):
         match = _SIZE.match(value)
         unit = _UNITS.get(match[2].lower()) if match else None
         if match is None or unit is None:
             raise ConfigError(setting, value, 'write a number of bytes, or a size such as "64 MiB" or "64 MB"')
-        number = float(match[1]) * unit
-    else:
-        return positive_int(value, setting)
-    if number != int(number):
-        raise ConfigError(setting, value, "that is not a whole number of bytes")
-    return positive_int(int(number), setting, shown=value)
+        count = Decimal(match[1]) * unit
+        if count <= MOST and count != count.to_integral_value():
+            raise ConfigError(setting, value, "that is not a whole number of bytes")
+        return positive_int(int(count), setting, shown=value)
+    return positive_int(value, setting)
 
 
 def positive_int(value: object, setting: str, *, shown: object = None) -> int:
@@ -77,7 +78,7 @@ def seconds(value: object, setting: str, *, least: float = 0.0, most: float = LO
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(setting, value, "it must be seconds (a number) or a timedelta")
     else:
-        number = float(value)
+        number = float(value) if abs(value) <= most else math.inf
     if not least <= number <= most:  # NaN is neither
         raise ConfigError(setting, value, f"it must be from {least:g} to {most:g} seconds")
     return number
@@ -94,7 +95,7 @@ def epoch_milliseconds(value: object, setting: str, *, latest: int = LATEST_MS) 
         raise ConfigError(setting, value, "it must be a datetime with a time zone")
     if value.tzinfo is None or value.utcoffset() is None:
         raise ConfigError(setting, value, "the datetime has no time zone; use e.g. datetime.now(timezone.utc)")
-    ms = math.ceil(value.timestamp() * 1000)
+    ms = -((_EPOCH - value) // timedelta(milliseconds=1))  # rounded up, exactly
     if ms >= latest:
         raise ConfigError(setting, value, "that is too far away; 2093 is not yet")
     return max(ms, 0)

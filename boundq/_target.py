@@ -66,9 +66,8 @@ def _of_url(scheme: str, url: str) -> Target:
         return Target("embedded", url)
     parts = urlsplit(url)
     if scheme in _PLAIN:
-        if scheme != "unix":
-            _ = parts.port  # raises ValueError on a port that is none
-        return Target("single", url)
+        _check_plain(scheme, parts)
+        return Target("single", scheme + url[len(scheme) :])
     tls, _, kind = scheme.partition("+")
     nodes = tuple(
         _node(node, 26379 if kind == "sentinel" else 6379) for node in parts.netloc.rpartition("@")[2].split(",")
@@ -83,6 +82,26 @@ def _of_url(scheme: str, url: str) -> Target:
     if not db.isdigit() or (kind == "cluster" and db != "0"):
         raise ConfigError("url", f"{scheme}://***", "the database is a number, and 0 in a cluster")
     return Target(kind, _inner(tls, parts, db), nodes, service)
+
+
+def _check_plain(scheme: str, parts: SplitResult) -> None:
+    """redis-py would notice at the first call, or take database 0; we say so at the declaration."""
+    if scheme == "unix":
+        if not parts.path:
+            raise ConfigError("url", "unix:***", "name the socket: unix:///path/to/socket")
+    elif not parts.netloc or not (parts.path.strip("/") == "" or parts.path.strip("/").isdecimal()):
+        raise ConfigError("url", f"{scheme}:***", f"write {scheme}://host:port/number")
+    _ = parts.port  # raises ValueError on a port that is none
+    for name, value in parse_qsl(parts.query):
+        if name in ("db", "socket_timeout", "socket_connect_timeout", "max_connections") and not _is_number(value):
+            raise ConfigError("url", f"{scheme}:***?{name}=...", "that option is a number")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False
 
 
 def _node(text: str, port: int) -> tuple[str, int]:

@@ -115,8 +115,8 @@ class JobTooLarge(Rejected, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"queue {self.queue!r}: the job is {self.requested} bytes as stored, max_job_bytes is {self.limit}; "
-            "store the data elsewhere and enqueue its id, or raise the limit with configure()"
+            f"queue {self.queue!r}: one job of {self.requested} bytes is more than the {self.limit} that "
+            "max_job_bytes, or max_bytes for the whole queue, allows; store the data elsewhere and enqueue its id, or raise the limit"
         )
 
 
@@ -245,7 +245,11 @@ class ConfigError(BoundqError, ValueError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.setting} is {self.value!r}: {self.message}"
+        try:
+            value = repr(self.value)
+        except Exception:  # a value whose repr fails must not hide what is wrong with it
+            value = f"a {type(self.value).__name__}"
+        return f"{self.setting} is {value if len(value) <= 200 else value[:200] + '...'}: {self.message}"
 
 
 class ServerUnsupported(ConfigError):

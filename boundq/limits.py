@@ -30,7 +30,8 @@ class Limits:
         dead_ttl: Age at which a dead letter is dropped, in seconds or as a timedelta; None: by count and bytes
             only.
         max_deliveries: Deliveries after which a job is buried instead of being given out again, 1 to 127. The
-            hard cap on a job that kills its workers; a task's ``retries`` end earlier.
+            hard cap on a job that kills its workers; a task's ``retries`` end earlier. Whatever it is, a job is buried
+            at its 15th lost lease.
         max_age: Age after which a job that was delivered before is buried instead of being given out again, in
             seconds or as a timedelta. Holds across retries and releases.
     """

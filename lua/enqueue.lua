@@ -20,7 +20,7 @@
 --   FULL_JOBS FULL_BYTES TOO_LARGE  nothing stored; reason says the same
 --   SEALED      {SEALED, since ms, by}
 --   REPEATED    this number was answered before; as OK, with the first answer's ids; none: it was refused
---   GENERAL UNDECLARED STRANGER     nothing stored
+--   GENERAL UNDECLARED STRANGER BAD_FORMAT  nothing stored
 -- COST O(n): 3 reads, 3 writes
 --
 -- No allow-oom: at maxmemory the server refuses the script before it starts. Every check precedes the first

@@ -32,7 +32,7 @@
 --   FULL_JOBS FULL_BYTES TOO_LARGE WAITERS  nothing stored; reason says the same
 --   place       0 none; 1 it is the caller's turn, wait on `turn`; 2 wait on `room`
 --   CLASH       {CLASH, i}: job i is scheduled later than a score can say
---   SEALED REPEATED UNDECLARED STRANGER as in enqueue; REPEATED has the shape of OK
+--   SEALED REPEATED UNDECLARED STRANGER BAD_FORMAT as in enqueue; REPEATED has the shape of OK
 -- COST O(n log N): n is at most 100
 --
 -- No allow-oom: at maxmemory the server refuses the script before it starts. Every check precedes the first

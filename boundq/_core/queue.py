@@ -195,12 +195,25 @@ class BaseQueue:
         results = results_of(outcomes)
         return results if len(results) == len(jobs) else [results[-1]] * len(jobs)
 
-    def _chunks(self, jobs: Iterable[bytes | Prepared], options: JobOptions) -> Iterator[list[Prepared]]:
-        """Jobs in scripts' worth: in order, plain ones of one priority together, none too long."""
+    def _chunks(self, jobs: Iterable[bytes | Prepared], options: JobOptions) -> Iterator[list[Prepared] | ConfigError]:
+        """
+        Jobs in scripts' worth: in order, plain ones of one priority together, none too long.
+
+        The first that cannot be one ends them, as an error; raised where it is the very first.
+        """
         chunk: list[Prepared] = []
-        size = 0
+        size, begun = 0, False
         for job in jobs:
-            ready = job if isinstance(job, Prepared) else prepare(self.name, "", job, options)
+            try:
+                ready = job if isinstance(job, Prepared) else prepare(self.name, "", job, options)
+            except ConfigError as error:
+                if not begun:
+                    raise
+                if chunk:
+                    yield chunk
+                yield error
+                return
+            begun = True
             if chunk:
                 most = MOST_GENERAL if ready.general else MOST_PLAIN
                 alike = ready.general == chunk[0].general and (ready.general or ready.level == chunk[0].level)
@@ -253,7 +266,7 @@ class Bulk:
             return ()
         return rest
 
-    def failed(self, chunk: Sequence[Prepared], error: BoundqError) -> None:
-        """The chunk's answer was lost, or an error."""
-        self.results += [EnqueueResult(error=error)] * len(chunk)
+    def failed(self, jobs: int, error: BoundqError) -> None:
+        """The answer to so many jobs was lost, or an error."""
+        self.results += [EnqueueResult(error=error)] * jobs
         self._stop = EnqueueResult(error=Unavailable(error.queue, "not_sent", "reset", "an earlier chunk failed"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN, Admission
 from boundq._job import Prepared
@@ -19,6 +20,8 @@ from boundq.errors import BoundqError, Unavailable
 from boundq.model import Receipt, Rejection
 
 Outcome = Receipt | Rejection
+# Who is refused for one of these has nobody behind him who would not be.
+_SAME_FOR_ALL = ("jobs", "sealed", "waiters", "memory")
 Waiting = tuple[Prepared, "asyncio.Future[Outcome]"]
 
 
@@ -78,8 +81,12 @@ class Combiner:
                     self._answer(chunk, [error] * len(chunk))
                 else:
                     self._answer(chunk, outcomes)
-                    # Behind one that was refused, others may still fit: they are not one batch to their callers.
-                    self._gathered.extendleft(reversed(chunk[len(outcomes) :]))
+                    last, rest = outcomes[-1], chunk[len(outcomes) :]
+                    if isinstance(last, Rejection) and last.reason in _SAME_FOR_ALL:
+                        self._answer(rest, [last] * len(rest))
+                    else:
+                        # Behind one that does not fit others may: they are not one batch to their callers.
+                        self._gathered.extendleft(reversed(rest))
         finally:
             self._busy = False
             for job, future in self._gathered:
@@ -105,7 +112,7 @@ class Combiner:
             size += job.size
         return chunk
 
-    def _answer(self, chunk: list[Waiting], outcomes: list[Outcome] | list[BoundqError]) -> None:
+    def _answer(self, chunk: list[Waiting], outcomes: Sequence[Outcome | BoundqError]) -> None:
         for (_, future), outcome in zip(chunk, outcomes, strict=False):  # a refusal ends the outcomes early
             if future.done():
                 continue

@@ -16,7 +16,7 @@ from boundq._sizes import seconds
 from boundq.aio._combine import Combiner
 from boundq.aio._link import Hub, Link
 from boundq.aio.lease import AsyncLease
-from boundq.errors import BoundqError
+from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
 from boundq.limits import Limits
 from boundq.model import EnqueueResult, Job, Page, Receipt, Rejection, State, Stats
@@ -83,7 +83,8 @@ class AsyncQueue(BaseQueue):
 
         Returns:
             What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
-            is an ``error`` of the jobs concerned, not an exception.
+            is an ``error`` of the jobs concerned, not an exception. A payload that cannot be one is an ``error`` too,
+            and ends the list; where it is the first, `ConfigError` is raised.
         """
         link = await self._hub.link()
         with link.session(self.name) as session:
@@ -95,13 +96,16 @@ class AsyncQueue(BaseQueue):
                 return self._all_or_none(prepared, await link.drive(self.name, flow, self._deadline))
             bulk = Bulk()
             for chunk in self._chunks(jobs, options):
+                if isinstance(chunk, ConfigError):
+                    bulk.failed(1, chunk)
+                    break
                 rest: Sequence[Prepared] = chunk
                 while rest and not bulk.stopped(rest):
                     try:
                         flow = self._admission.enqueue(session, rest)
                         rest = bulk.answered(rest, await link.drive(self.name, flow, self._deadline))
                     except BoundqError as error:
-                        bulk.failed(rest, error)
+                        bulk.failed(len(rest), error)
                         break
         return bulk.results
 

@@ -12,7 +12,7 @@ from boundq._core.inspection import Recount
 from boundq._core.queue import BaseQueue, Bulk
 from boundq._job import JobOptions, Prepared
 from boundq._sizes import seconds
-from boundq.errors import BoundqError
+from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
 from boundq.limits import Limits
 from boundq.model import EnqueueResult, Job, Page, Receipt, Rejection, State, Stats
@@ -80,7 +80,8 @@ class Queue(BaseQueue):
 
         Returns:
             What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
-            is an ``error`` of the jobs concerned, not an exception.
+            is an ``error`` of the jobs concerned, not an exception. A payload that cannot be one is an ``error`` too,
+            and ends the list; where it is the first, `ConfigError` is raised.
         """
         link = self._hub.link()
         if atomic:
@@ -91,13 +92,16 @@ class Queue(BaseQueue):
             return self._all_or_none(prepared, link.drive(self.name, flow, self._deadline))
         bulk = Bulk()
         for chunk in self._chunks(jobs, options):
+            if isinstance(chunk, ConfigError):
+                bulk.failed(1, chunk)
+                break
             rest: Sequence[Prepared] = chunk
             while rest and not bulk.stopped(rest):
                 try:
                     flow = self._admission.enqueue(link.session(self.name), rest)
                     rest = bulk.answered(rest, link.drive(self.name, flow, self._deadline))
                 except BoundqError as error:
-                    bulk.failed(rest, error)
+                    bulk.failed(len(rest), error)
                     break
         return bulk.results
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from boundq import ConfigError, Limits
+from boundq._core import delivery
 from tests.contract._env import Env, claim_one, payloads, take
 
 
@@ -138,8 +139,9 @@ def test_wait_times_out_empty(env: Env) -> None:
 
 
 @pytest.mark.everywhere
-def test_wait_is_ended_by_a_job(env: Env) -> None:
+def test_wait_is_ended_by_a_job(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that waits gets a job that comes meanwhile."""
+    monkeypatch.setattr(delivery, "IDLE_SECONDS", 25.0)  # nobody asks again by himself
     waiting = env.background(lambda: payloads(env.queue().claim(wait=20)))
     producer = env.queue()
     env.until_blocked(1)
@@ -164,8 +166,9 @@ def test_wait_is_ended_by_an_expired_lease(env: Env) -> None:
     assert (lease.payload, lease.attempt, lease.expired_leases) == (b"x", 2, 1)
 
 
-def test_every_waiting_worker_gets_one(env: Env) -> None:
+def test_every_waiting_worker_gets_one(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that come together wake as many waiting workers as there are jobs: the wake-up is passed on."""
+    monkeypatch.setattr(delivery, "IDLE_SECONDS", 25.0)  # nobody asks again by himself
     waiting = [env.background(lambda: payloads(env.queue().claim(wait=20))) for _ in range(3)]
     producer = env.queue()
     env.until_blocked(3)
@@ -174,8 +177,9 @@ def test_every_waiting_worker_gets_one(env: Env) -> None:
     assert sorted(one.result(timeout=15)[0] for one in waiting) == [b"0", b"1", b"2"]
 
 
-def test_resume_wakes_who_waits(env: Env) -> None:
+def test_resume_wakes_who_waits(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that waits at a paused queue goes on when it is resumed."""
+    monkeypatch.setattr(delivery, "IDLE_SECONDS", 25.0)  # nobody asks again by himself
     queue = env.queue()
     queue.enqueue_bytes(b"x")
     queue.pause()

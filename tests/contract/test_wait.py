@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from boundq import JobTooLarge, Limits, QueueFull, QueueSealed
+from boundq._core import admission
 from boundq._job import prepare
 from boundq._session import Session
 from tests._servers import wait_until
@@ -78,8 +79,9 @@ ROOM = {
 
 @pytest.mark.everywhere
 @pytest.mark.parametrize("way", ROOM)
-def test_woken_by_whatever_gives_room(real: Env, way: str) -> None:
+def test_woken_by_whatever_gives_room(real: Env, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ack, bury, cancel, purge, raised limits, a job that a cap ends: who waits is woken by it, not by polling."""
+    monkeypatch.setattr(admission, "TURN_SECONDS", 25.0)  # nobody asks again by himself
     queue = full_queue(real)
     waiting = waiter(real, b"new")
     real.until_blocked(1)
@@ -100,8 +102,9 @@ def test_woken_on_fakeredis_too(fake: Env) -> None:
 
 
 @pytest.mark.everywhere
-def test_woken_in_order(real: Env) -> None:
+def test_woken_in_order(real: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     """Producers that wait get their places in the order in which they came (R-75)."""
+    monkeypatch.setattr(admission, "TURN_SECONDS", 25.0)  # nobody asks again by himself
     queue = full_queue(real)
     waiting = []
     for number in range(4):
@@ -117,8 +120,9 @@ def test_woken_in_order(real: Env) -> None:
     assert queue.stats().jobs == 1
 
 
-def test_places_that_come_together(real: Env) -> None:
+def test_places_that_come_together(real: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many places at once are all taken: the wake-up is passed on."""
+    monkeypatch.setattr(admission, "TURN_SECONDS", 25.0)  # nobody asks again by himself
     queue = full_queue(real, 5)
     waiting = []
     for number in range(5):
