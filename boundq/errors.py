@@ -116,7 +116,8 @@ class JobTooLarge(Rejected, ValueError):
     def __str__(self) -> str:
         return (
             f"queue {self.queue!r}: one job of {self.requested} bytes is more than the {self.limit} that "
-            "max_job_bytes, or max_bytes for the whole queue, allows; store the data elsewhere and enqueue its id, or raise the limit"
+            "max_job_bytes, or max_bytes for the whole queue, allows; store the data elsewhere and enqueue its id, or "
+            "raise the limit"
         )
 
 

@@ -199,7 +199,7 @@ class BaseQueue:
         """
         Jobs in scripts' worth: in order, plain ones of one priority together, none too long.
 
-        The first that cannot be one ends them, as an error; raised where it is the very first.
+        What cannot be a job comes as an error in its place; raised where it is the very first.
         """
         chunk: list[Prepared] = []
         size, begun = 0, False
@@ -211,8 +211,9 @@ class BaseQueue:
                     raise
                 if chunk:
                     yield chunk
+                    chunk, size = [], 0
                 yield error
-                return
+                continue
             begun = True
             if chunk:
                 most = MOST_GENERAL if ready.general else MOST_PLAIN
@@ -241,7 +242,7 @@ class Bulk:
     """
     The bookkeeping of `enqueue_many`: what was said of each job so far, and whether to go on.
 
-    A job that is too large is refused by itself. After any other refusal, or an error, no later job is sent, and
+    A job that is too large, or none, is refused by itself. After any other refusal, or an error, no later job is sent, and
     each gets the same answer: the order of what is in the queue is the caller's.
     """
 
@@ -265,6 +266,10 @@ class Bulk:
             self.results += [self._stop] * len(rest)
             return ()
         return rest
+
+    def wrong(self, error: ConfigError) -> None:
+        """What cannot be a job; those behind it may be."""
+        self.results.append(self._stop or EnqueueResult(error=error))
 
     def failed(self, jobs: int, error: BoundqError) -> None:
         """The answer to so many jobs was lost, or an error."""

@@ -83,8 +83,8 @@ class AsyncQueue(BaseQueue):
 
         Returns:
             What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
-            is an ``error`` of the jobs concerned, not an exception. A payload that cannot be one is an ``error`` too,
-            and ends the list; where it is the first, `ConfigError` is raised.
+            is an ``error`` of the jobs concerned, not an exception. So is a payload that cannot be one, and those behind
+            it go on; where it is the very first, `ConfigError` is raised.
         """
         link = await self._hub.link()
         with link.session(self.name) as session:
@@ -97,8 +97,8 @@ class AsyncQueue(BaseQueue):
             bulk = Bulk()
             for chunk in self._chunks(jobs, options):
                 if isinstance(chunk, ConfigError):
-                    bulk.failed(1, chunk)
-                    break
+                    bulk.wrong(chunk)
+                    continue
                 rest: Sequence[Prepared] = chunk
                 while rest and not bulk.stopped(rest):
                     try:

@@ -227,9 +227,13 @@ def test_sealed_queue(env: Env) -> None:
 
 
 def test_bad_payload_among_good_ones(fake: Env) -> None:
-    """A payload that is no bytes is the caller's mistake: it raises."""
+    """A payload that is no bytes is refused by itself; where it is the first, the call raises and nothing is sent."""
+    queue = fake.queue()
+    first, wrong, last = queue.enqueue_many([b"1", "text", b"2"])
+    assert (first.ok, last.ok, type(wrong.error)) == (True, True, ConfigError)
     with pytest.raises(ConfigError):
-        fake.queue().enqueue_many([b"1", "text", b"2"])
+        queue.enqueue_many(["text", b"2"])
+    assert queue.stats().jobs == 2
 
 
 def test_large_batch_in_bytes(env: Env) -> None:
