@@ -38,10 +38,10 @@ class Call(NamedTuple):
     def resend(self) -> Call:
         """The call as it is sent once more, after it may have been done already."""
         if self.flags is None:
-            return self
+            return self._replace(block=None)
         args = list(self.args)
         args[self.flags] = int(args[self.flags]) | 2
-        return self._replace(args=args)
+        return self._replace(args=args, block=None)
 
     def packed(self) -> bytes:
         """The bytes to send: its BLPOP, if it has one, and its EVALSHA."""

@@ -49,7 +49,7 @@ def make_connection(
     else:
         kind = connections.SSLConnection if tls else connections.Connection
         options["socket_connect_timeout"] = seconds
-    return kind(
+    connection = kind(
         **options,
         socket_timeout=seconds,
         decode_responses=False,
@@ -57,6 +57,10 @@ def make_connection(
         retry=retry,
         redis_connect_func=_say_nothing,
     )
+    # redis-py's asyncio connection to a unix socket introduces itself whatever redis_connect_func says.
+    if inspect.iscoroutinefunction(connection.on_connect):
+        connection.on_connect = _say_nothing_later
+    return connection
 
 
 def _say_nothing(connection: Any) -> None:
@@ -64,8 +68,17 @@ def _say_nothing(connection: Any) -> None:
     del connection
 
 
+async def _say_nothing_later() -> None:
+    """The same, for where it is awaited."""
+
+
 def introduction(connection: Any) -> list[bytes]:
-    """What to say on a new connection: who we are, and which database we want."""
+    """
+    What to say on a new connection: who we are, which database we want, and whether somebody is there.
+
+    The last word makes a server that turns us away say why, in a reply: what it says of a first command that is a long
+    one may be lost when it hangs up.
+    """
     commands = []
     if connection.credential_provider:
         commands.append(pack(b"AUTH", *connection.credential_provider.get_credentials()))
@@ -76,7 +89,7 @@ def introduction(connection: Any) -> list[bytes]:
         commands.append(pack(b"CLIENT", b"SETNAME", connection.client_name))
     if connection.db:
         commands.append(pack(b"SELECT", connection.db))
-    return commands
+    return [*commands, pack(b"PING")]
 
 
 def lost_connecting(error: BaseException) -> Lost:

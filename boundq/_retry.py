@@ -14,6 +14,8 @@ from typing import Any
 from boundq._call import Full, Request
 from boundq.errors import BoundqError, DataError, Outcome, Unavailable
 
+# With less than this left an attempt would only blur why the ones before it failed, in seconds.
+LAST_CHANCE = 0.02
 # The first word of an error reply -> why the server is unavailable. None of these has executed the script.
 _TRANSIENT = {
     "LOADING": "loading",
@@ -82,6 +84,9 @@ def check_introduced(replies: list[Any]) -> None:
     Raises:
         Lost: One is an error.
     """
+    *replies, ping = replies
+    if isinstance(ping, ErrorReply) and ping.code != "NOPERM":  # who may not ping may do other things
+        replies.append(ping)
     for reply in replies:
         if isinstance(reply, ErrorReply):
             raise lost_introducing(reply)
@@ -112,7 +117,7 @@ class Attempts:
 
     def __init__(self, queue: str, call: Request, deadline: float) -> None:
         self._queue = queue
-        self._call = call
+        self.call = call
         self.deadline = deadline
         self.resent = False
         self._failures = 0
@@ -126,9 +131,9 @@ class Attempts:
         another. All of it otherwise. Time spent on a list does not count.
         """
         now = time.monotonic()
-        waits = self._call.block[1] if self._call.block else 0.0
+        waits = self.call.block[1] if self.call.block else 0.0
         left = self.deadline - now - waits
-        if not self._call.repeat or left < 1:
+        if not self.call.repeat or left < 1:
             return self.deadline
         return now + waits + left / 2
 
@@ -138,7 +143,7 @@ class Attempts:
             raise self._unavailable(lost.reason, lost.detail) from lost
         if lost.sent:
             self.resent = True
-            if not self._call.repeat:
+            if not self.call.repeat:
                 raise self._unavailable(lost.reason, lost.detail) from lost
         return self._pause(self._unavailable(lost.reason, lost.detail), lost)
 
@@ -160,12 +165,14 @@ class Attempts:
 
     def error_of(self, reply: ErrorReply) -> BoundqError:
         """The error that an error reply stands for."""
+        if "unauthenticated" in reply.text:  # what a server that wants a password says of a long command
+            return self._unavailable("auth", reply.text)
         if "ACL failure in script" in reply.text:
             return Unavailable(self._queue, "unknown", "no_permission", reply.text)
         if reply.code in _FINAL:
             return self._unavailable(_FINAL[reply.code], reply.text)
         if reply.code == "WRONGTYPE":
-            return DataError(self._queue, self._call.name, "wrong_type", reply.text)
+            return DataError(self._queue, self.call.name, "wrong_type", reply.text)
         return Unavailable(self._queue, "unknown", "protocol", reply.text)
 
     def _unavailable(self, reason: str, detail: str) -> Unavailable:
@@ -176,6 +183,6 @@ class Attempts:
         self._failures += 1
         # 25-50 ms, then doubling to 0.5-1 s: at most some five attempts in the first second, two a second after.
         pause: float = min(0.05 * 2.0 ** (self._failures - 1), 1.0) * (0.5 + random.random() / 2)
-        if time.monotonic() + pause >= self.deadline:
+        if time.monotonic() + pause + LAST_CHANCE >= self.deadline:
             raise error from cause
         return pause

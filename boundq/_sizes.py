@@ -86,7 +86,8 @@ def seconds(value: object, setting: str, *, least: float = 0.0, most: float = LO
 
 def milliseconds(value: object, setting: str, *, least: int = 0, most: float = LONGEST) -> int:
     """As `seconds`, in the integer milliseconds that Redis gets; rounded up, so nothing is due too early."""
-    return math.ceil(round(seconds(value, setting, least=least / 1000, most=most) * 1000, 6))
+    # What a float adds to a whole number of milliseconds must not make it one more.
+    return math.ceil(seconds(value, setting, least=least / 1000, most=most) * 1000 * (1 - 4e-15))
 
 
 def epoch_milliseconds(value: object, setting: str, *, latest: int = LATEST_MS) -> int:

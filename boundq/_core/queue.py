@@ -242,8 +242,8 @@ class Bulk:
     """
     The bookkeeping of `enqueue_many`: what was said of each job so far, and whether to go on.
 
-    A job that is too large, or none, is refused by itself. After any other refusal, or an error, no later job is sent, and
-    each gets the same answer: the order of what is in the queue is the caller's.
+    A job that is too large, or none, is refused by itself. After any other refusal, or an error, no later job is sent,
+    and each gets the same answer: the order of what is in the queue is the caller's.
     """
 
     def __init__(self) -> None:

@@ -109,7 +109,7 @@ class Link:
                     self._gate.close(error.transient)
                 pause = attempts.refused(error)
             if attempts.resent and isinstance(call, Call):
-                call = call.resend()
+                call = attempts.call = call.resend()
             await asyncio.sleep(pause)
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ gets our protocol, which feeds hiredis and wakes who waits: no stream, no reader
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from typing import Any
@@ -36,6 +37,7 @@ class Wire(asyncio.Protocol):
         self._gone = self._loop.create_future()
         self.heard_at = time.monotonic()
         self._farewell: ErrorReply | None = None
+        self._silent = True
         # `asyncio.run` cancels what still runs at its end: that hangs up for those who forgot to close.
         self._keeper = self._loop.create_task(self._keep())
 
@@ -59,6 +61,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
+        self._silent = False
         reader = self._reader
         reader.feed(data)
         try:
@@ -78,8 +81,24 @@ class Wire(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail(Lost("reset", True, str(error or "the server closed the connection")))
+        farewell = self._last_words() if self._silent else None
+        self._fail(
+            lost_introducing(farewell)
+            if farewell
+            else Lost("reset", True, str(error or "the server closed the connection"))
+        )
         self._end()
+
+    def _last_words(self) -> ErrorReply | None:
+        """What the server said before it hung up; a write that failed closes the transport before it has read that."""
+        if self._farewell is not None:
+            return self._farewell
+        try:
+            self._reader.feed(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
+            reply = self._reader.gets()
+        except (OSError, ValueError, hiredis.HiredisError):
+            return None
+        return ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else None
 
     @property
     def closed(self) -> bool:
@@ -136,10 +155,10 @@ async def open_wire(target: Target, address: tuple[str, int] | None, seconds: fl
     except (redis.RedisError, OSError) as error:
         raise lost_connecting(error) from error
     wire = Wire(connection)
-    if words := introduction(connection):
-        try:
-            check_introduced(await wire.exchange(b"".join(words), len(words), ends - time.monotonic()))
-        except Lost as lost:
-            wire.close()
-            raise lost.unsent() from None
+    words = introduction(connection)
+    try:
+        check_introduced(await wire.exchange(b"".join(words), len(words), ends - time.monotonic()))
+    except Lost as lost:
+        wire.close()
+        raise lost.unsent() from None
     return wire

@@ -83,8 +83,8 @@ class AsyncQueue(BaseQueue):
 
         Returns:
             What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
-            is an ``error`` of the jobs concerned, not an exception. So is a payload that cannot be one, and those behind
-            it go on; where it is the very first, `ConfigError` is raised.
+            is an ``error`` of the jobs concerned, not an exception. So is a payload that cannot be one, and those
+            behind it go on; where it is the very first, `ConfigError` is raised.
         """
         link = await self._hub.link()
         with link.session(self.name) as session:

@@ -101,7 +101,7 @@ class Link:
                     self._gate.close(error.transient)
                 pause = attempts.refused(error)
             if attempts.resent and isinstance(call, Call):
-                call = call.resend()
+                call = attempts.call = call.resend()
             time.sleep(pause)
 
     def close(self) -> None:

@@ -50,12 +50,12 @@ class Wire:
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(_BUFFER)
         self._used_at = time.monotonic()
-        if words := introduction(self._connection):
-            try:
-                check_introduced(self.exchange(b"".join(words), len(words), deadline))
-            except Lost as lost:
-                self.close()
-                raise lost.unsent() from None
+        words = introduction(self._connection)
+        try:
+            check_introduced(self.exchange(b"".join(words), len(words), deadline))
+        except Lost as lost:
+            self.close()
+            raise lost.unsent() from None
 
     def exchange(self, data: bytes, count: int, deadline: float) -> list[Any]:
         """
@@ -71,8 +71,10 @@ class Wire:
         except OSError as error:
             if farewell := self._farewell():
                 raise lost_introducing(farewell) from error
-            # What the kernel did not take whole, the server cannot have executed. TLS tells less.
-            raise Lost(_reason(error), type(sock) is not socket.socket, str(error)) from error
+            # What the kernel did not take whole, the server cannot have executed; of several commands, it may have the
+            # first. TLS tells less.
+            sent = count > 1 or type(sock) is not socket.socket
+            raise Lost(_reason(error), sent, str(error)) from error
         replies: list[Any] = []
         while len(replies) < count:
             try:

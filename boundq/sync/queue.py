@@ -80,8 +80,8 @@ class Queue(BaseQueue):
 
         Returns:
             What happened, one for each job, in order. The deadline holds for each script; an answer that is lost
-            is an ``error`` of the jobs concerned, not an exception. So is a payload that cannot be one, and those behind
-            it go on; where it is the very first, `ConfigError` is raised.
+            is an ``error`` of the jobs concerned, not an exception. So is a payload that cannot be one, and those
+            behind it go on; where it is the very first, `ConfigError` is raised.
         """
         link = self._hub.link()
         if atomic:

@@ -33,7 +33,7 @@ LIMITS = Limits(
 # Keys that come into being are not charged: an empty zset, a listpack. Bytes, for the whole queue.
 OWN = 32 * 1024
 # Tables that have shrunk to an eighth may keep their size: bytes for each of the most jobs that were ever held.
-TABLES = 32
+TABLES = 16
 # R-61, and what is aimed at where nothing but the job itself is charged.
 MOST, TARGET = 1.25, 1.15
 
