@@ -40,7 +40,7 @@ def without_bookkeeping() -> Script:
     start = text.index("local last = redis.call('HGET', producers, producer)")
     middle = text.index("local bytes, held = tonumber(s[6])", start)
     line_end = text.index("\n", middle) + 1
-    end = text.index("-- refused: a resend", line_end)
+    end = text.index("if s[11] ~= '0' then", line_end)
     text = text[:start] + text[middle:line_end] + text[end:]
     # 2. write the new number.
     start = text.index("redis.call('HSET', producers, producer, number .. ' p'")

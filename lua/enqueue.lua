@@ -47,15 +47,8 @@ if string.sub(last, 1, 18) >= number then
   if not count then return { GENERAL } end -- it knows the other kinds of answers
   return { REPEATED, tonumber(count), tonumber(first), held, bytes }
 end
--- refused: a resend that is refused is remembered too, so that its first sending cannot be admitted after it.
-local function refused(counter, count)
-  if resent then
-    redis.call('HSET', producers, producer, number .. ' x')
-  else
-    redis.call('HINCRBY', state, counter, count)
-  end
-end
 if s[11] ~= '0' then
+  -- @include lib/refused
   refused('rejected_sealed', #ARGV - FIRST + 1)
   return { SEALED, tonumber(s[11]), redis.call('HGET', state, 'sealed_by') or '' }
 end
@@ -91,6 +84,7 @@ end
 
 local oldest, rate = -1, -1
 if reason == TOO_LARGE then
+  -- @include lib/refused
   refused('rejected_job_bytes', 1)
 elseif reason ~= 0 then
   if redis.call('HGET', state, 'expiring') == '1' then return { GENERAL } end
@@ -98,6 +92,7 @@ elseif reason ~= 0 then
   -- @include lib/envelope
   -- @include lib/oldest
   -- @include lib/refuse
+  -- @include lib/refused
   oldest, rate = refusal(state, jobs, now)
   refused(reason == FULL_JOBS and 'rejected_jobs' or 'rejected_bytes', wanted - admitted)
 end

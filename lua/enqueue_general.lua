@@ -77,14 +77,7 @@ if string.sub(last, 1, 18) >= number then
   end
   return reply
 end
--- refused: a resend that is refused is remembered too, so that its first sending cannot be admitted after it.
-local function refused(counter, count)
-  if resent then
-    redis.call('HSET', producers, producer, number .. ' x')
-  else
-    redis.call('HINCRBY', state, counter, count)
-  end
-end
+-- @include lib/refused
 if s[11] ~= '0' then
   refused('rejected_sealed', wanted)
   return { SEALED, tonumber(s[11]), redis.call('HGET', state, 'sealed_by') or '' }
