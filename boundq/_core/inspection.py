@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, get_args
 
 import msgspec
 
 from boundq import _status as status
-from boundq._call import Flow
+from boundq._call import Flow, Pause
 from boundq._core.base import Core, pairs
 from boundq._envelope import Envelope, unpack
 from boundq._keys import PLACES
@@ -19,6 +20,8 @@ from boundq.model import PRIORITIES, Job, Page, State, Stats, as_text
 EPOCH_MS = 1704067200000
 # A page carries at most so many bytes of envelopes.
 PAGE_BYTES = 2**20
+# Who waits for a queue to be empty looks after so long, doubled up to so long, in seconds.
+FIRST_LOOK, LAST_LOOK = 0.02, 0.5
 _COUNTERS = (
     *("acked", "buried", "retried", "released", "cancelled", "expired", "dropped", "purged", "deliveries"),
     *("leases_expired", "leases_lost", "missing"),
@@ -61,6 +64,17 @@ class Inspection:
         parts = (*PLACES[:7], "unique", "windows", "producers")
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
+
+    def drain(self, timeout: float) -> Flow[bool]:
+        """Wait until nothing is held; False when the time is over first."""
+        ends, pause = time.monotonic() + timeout, FIRST_LOOK
+        while (yield from self.stats()).jobs:
+            left = ends - time.monotonic()
+            if left <= 0:
+                return False
+            yield Pause(min(pause, left))
+            pause = min(pause * 2, LAST_LOOK)
+        return True
 
     def get(self, job_id: str) -> Flow[Job | None]:
         """One job, None where there is none of this id."""

@@ -177,6 +177,15 @@ class AsyncQueue(BaseQueue):
         """The queue in numbers, without a scan."""
         return await self._run(self._inspection.stats())
 
+    async def drain(self, timeout: float | timedelta = 60.0) -> bool:  # noqa: ASYNC109  # mirrors Queue's name
+        """
+        Wait until the queue holds nothing: ready, scheduled or active. It goes on taking jobs: `seal` it first.
+
+        Returns:
+            False when ``timeout`` seconds were over first.
+        """
+        return await self._run(self._inspection.drain(seconds(timeout, "timeout")), each=True)
+
     async def recount(self, *, repair: bool = False) -> Recount:
         """Compare the byte counters with the stored jobs; ``repair`` sets them right if nothing moves meanwhile."""
         return await self._run(self._inspection.recount(repair=repair), each=True)

@@ -171,6 +171,15 @@ class Queue(BaseQueue):
         """The queue in numbers, without a scan."""
         return self._run(self._inspection.stats())
 
+    def drain(self, timeout: float | timedelta = 60.0) -> bool:
+        """
+        Wait until the queue holds nothing: ready, scheduled or active. It goes on taking jobs: `seal` it first.
+
+        Returns:
+            False when ``timeout`` seconds were over first.
+        """
+        return self._run(self._inspection.drain(seconds(timeout, "timeout")), each=True)
+
     def recount(self, *, repair: bool = False) -> Recount:
         """Compare the byte counters with the stored jobs; ``repair`` sets them right if nothing moves meanwhile."""
         return self._run(self._inspection.recount(repair=repair), each=True)

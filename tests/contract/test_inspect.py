@@ -330,3 +330,15 @@ def test_ids_above_2_to_the_31(env: Env) -> None:
     assert lease.id == ready.id
     lease.ack()
     assert queue.cancel(later.id)
+
+
+def test_drain_waits_until_nothing_is_held(env: Env) -> None:
+    """It ends when the last job is settled, and says False when the time is over first."""
+    queue = env.queue()
+    assert queue.drain(0)
+    queue.enqueue_many([b"x"] * 3)
+    assert not queue.drain(0.05)
+    waiting = env.background(lambda: env.queue().drain(30))
+    for lease in queue.claim(3):
+        lease.ack()
+    assert waiting.result(timeout=30)

@@ -50,6 +50,7 @@ ARGUMENTS: dict[str, Callable[[Any, Any], Any]] = {
     "unseal": lambda queue, _: queue.unseal(),
     "configure": lambda queue, _: queue.configure(Limits(max_jobs=50)),
     "purge": lambda queue, _: queue.purge("dead"),
+    "drain": lambda queue, _: queue.drain(0.05),
 }
 LEASES: dict[str, Callable[[Any, Any], Any]] = {
     "ack": lambda _, lease: lease.ack(),
