@@ -63,12 +63,12 @@ def prepare_run(tasks: Mapping[str, Task[..., Any]], lease: BaseLease) -> Run | 
         return Verdict("bury", reason="max_deliveries", error=error)
     try:
         args, kwargs = run_arguments(lease.payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Verdict("bury", reason="undecodable", error=f"the payload is not JSON [args, kwargs]: {error}")
     try:
         return Run(task, *_converted(task.function, args, kwargs))
-    except (TypeError, msgspec.ValidationError) as error:
-        return Verdict("bury", reason="bad_arguments", error=f"{lease.task}: {error}")
+    except Exception as error:  # types have opinions of their own: __post_init__, _missing_
+        return Verdict("bury", reason="bad_arguments", error=f"{lease.task}: {error or type(error).__name__}")
 
 
 def judge(task: Task[..., Any], attempt: int, error: BaseException) -> Verdict:
@@ -105,7 +105,7 @@ def _converted(
     bound = signature.bind(*args, **kwargs)
     try:
         hints = get_type_hints(function)
-    except (NameError, TypeError):  # annotations that cannot be resolved bind nobody
+    except Exception:  # annotations that cannot be resolved bind nobody
         return args, kwargs
     for name, value in bound.arguments.items():
         hint, kind = hints.get(name, Any), signature.parameters[name].kind

@@ -73,16 +73,19 @@ class ThreadKeeper:
             for job_id in job_ids:
                 self._held.pop((queue, job_id), None)
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         self._stopped.set()
-        if self._thread is not None:
+        if self._thread is not None and wait:
             self._thread.join()
 
     def _run(self) -> None:
         extend_at = time.monotonic() + self.lease / 3
         while not self._stopped.wait(min(self.end_overdue(), max(extend_at - time.monotonic(), 0.0), 0.5)):
             if time.monotonic() >= extend_at:
-                self.extend_all()
+                try:
+                    self.extend_all()
+                except Exception:  # without a keeper every job would run twice
+                    log.exception("leases could not be extended")
                 extend_at = time.monotonic() + self.lease / 3
 
     def extend_all(self) -> None:
@@ -97,6 +100,8 @@ class ThreadKeeper:
             except BoundqError as error:
                 log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
                 continue
+            if self._stopped.is_set():
+                return
             for lease in lost:
                 with self._lock:
                     known = self._held.pop((queue.name, lease.id), None)

@@ -27,6 +27,7 @@ class Slots:
         self._kinds = kinds
         self._weights = weights
         self._passed = dict.fromkeys(kinds, 0.0)  # slots given, by weight: the least goes next
+        self._now = 0.0  # what had been given to the last one, before it was given: who comes back begins here
         self._waiting: set[str] = set()
         self._changed = threading.Condition()
 
@@ -34,8 +35,7 @@ class Slots:
         """Up to ``most`` slots of each kind that the queue has; 0 when none came free within ``seconds``."""
         with self._changed:
             # Who comes back after a pause has no claim to what it did not want meanwhile.
-            others = [self._passed[other] for other in self._waiting]
-            self._passed[queue] = max(self._passed[queue], min(others, default=self._passed[queue]))
+            self._passed[queue] = max(self._passed[queue], self._now)
             self._waiting.add(queue)
             try:
                 if not self._changed.wait_for(lambda: self._available(queue) > 0 and self._is_next(queue), seconds):
@@ -43,6 +43,7 @@ class Slots:
                 count = min(most, self._share(queue))
                 for kind in self._kinds[queue]:
                     self._free[kind] -= count
+                self._now = self._passed[queue]
                 self._passed[queue] += count / self._weights.get(queue, 1.0)
                 return count
             finally:

@@ -195,7 +195,7 @@ class Supervisor:
             self._selector.unregister(child.socket)
             child.socket.close()
             child.socket = None
-            self._keepers[child.place].stop()
+            self._keepers[child.place].stop(wait=False)  # it may be waiting for the server
 
     def _reap(self) -> int:
         for child in self._children:

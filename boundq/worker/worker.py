@@ -37,6 +37,8 @@ log = logging.getLogger("boundq.worker")
 # So many errors in a row that nobody expected, and the worker gives up, so that a supervisor starts it afresh.
 MOST_ERRORS = 10
 OK, GAVE_UP = 0, 70
+# A job that may have killed its worker is run alone for so many seconds.
+SUSPICION = 5.0
 
 
 class Ended(NamedTuple):
@@ -100,7 +102,9 @@ class Worker:
         self._idle = threading.Condition(self._lock)
         self._gave_up = False
         self._pool = ThreadPoolExecutor(self._threads, "boundq-job")
+        self._settlers = ThreadPoolExecutor(2, "boundq-settle")  # for the loop: the others may all be taken by handlers
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped_at = 0.0
         self.claimed = 0
         self.done = 0
         self.failed = 0
@@ -115,18 +119,22 @@ class Worker:
         with self._signals(), self._event_loop():
             self._keeper.start(self._lost)
             claimers = [Claimer(self, queue) for queue in self._queues]
-            threads = [threading.Thread(target=one.run, name=f"boundq-{one.queue.name}") for one in claimers]
+            threads = [
+                threading.Thread(target=one.run, name=f"boundq-{one.queue.name}", daemon=True) for one in claimers
+            ]
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                while thread.is_alive():  # a join without end would keep signals waiting
-                    thread.join(0.2)
+            for claimer, thread in zip(claimers, threads, strict=True):
+                # A join without end would keep signals waiting. One that waits on the server claims no more.
+                while thread.is_alive() and not (self._stopping.is_set() and (claimer.waits or self._grace_is_over())):
+                    thread.join(0.05)
             self._wait_for_running()
+            self._give_back()
             for claimer in claimers:
                 claimer.settle_rest()
-            self._give_back()
             self._keeper.stop()
             self._pool.shutdown(wait=not self.running, cancel_futures=True)
+            self._settlers.shutdown(wait=not self.running)
         return GAVE_UP if self._gave_up else OK
 
     def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,7 +147,9 @@ class Worker:
 
     def stop(self) -> None:
         """Claim no more; `run` returns when the running jobs are done or the grace is over."""
-        self._stopping.set()
+        if not self._stopping.is_set():
+            self._stopped_at = time.monotonic()
+            self._stopping.set()
 
     @property
     def running(self) -> int:
@@ -167,10 +177,11 @@ class Worker:
         for lease in leases:
             run = prepare_run(queue.tasks, lease)
             kind = _kind(run.task.function) if isinstance(run, Run) else THREAD if THREAD in kinds else LOOP
-            self._slots.give(kinds - {kind})
             job = CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends))
             held.append((lease, self._patience(run, kind)))
             begun.append((lease, job, run, kind))
+        for _, _, _, kind in begun:
+            self._slots.give(kinds - {kind})
         with self._lock:
             self.claimed += len(begun)
             for lease, job, _, _ in begun:
@@ -193,8 +204,11 @@ class Worker:
         token = CURRENT.set(job)
         try:
             if isinstance(run, Run):
-                run.task.function(*run.args, **run.kwargs)
-        except Exception as error:
+                result = run.task.function(*run.args, **run.kwargs)
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise TypeError("the task returned a coroutine, which nobody runs: declare it with async def")
+        except BaseException as error:
             assert isinstance(run, Run)
             verdict = judge(run.task, lease.attempt, error)
         finally:
@@ -208,28 +222,29 @@ class Worker:
         try:
             async with asyncio.timeout(run.task.timeout):
                 await run.task.function(*run.args, **run.kwargs)
-        except asyncio.CancelledError:  # its lease is lost, or the grace is over
-            job.cancelled = True
-        except Exception as error:
+        except BaseException as error:
+            # Where job.cancelled, that is why: its lease is lost, or the grace is over.
             verdict = judge(run.task, lease.attempt, error)
         finally:
             # Settling talks to the server: not on the loop.
-            self._pool.submit(self._end, claimer, lease, job, verdict, LOOP)
+            self._settlers.submit(self._end, claimer, lease, job, verdict, LOOP)
 
     def _end(self, claimer: Claimer, lease: Lease, job: CurrentJob, verdict: Verdict, kind: str) -> None:
         """A run is over: settle it, now or with the next claim, and give its slot back."""
         try:
             self._keeper.drop(claimer.queue.name, [lease.id])
-            if verdict.kind != "ack":
-                _tell(claimer.queue.name, lease, verdict)
+            # It was extended a third of its length ago at most; settling is tried until it ends.
+            lease.ends = max(lease.ends, time.monotonic() + self._lease * 2 / 3)
             if not job.cancelled:
+                if verdict.kind != "ack":
+                    _tell(claimer.queue.name, lease, verdict)
                 claimer.ended(Ended(lease, verdict))
         except Exception:
             log.exception("queue %s: job %s could not be settled; it may run again", claimer.queue.name, lease.id)
         finally:
             with self._lock:
                 self._running.pop((claimer.queue.name, lease.id), None)
-                if verdict.kind == "ack":
+                if verdict.kind == "ack" and not job.cancelled:
                     self.done += 1
                 else:
                     self.failed += 1
@@ -254,10 +269,12 @@ class Worker:
             log.warning("queue %s: the lease of job %s is lost (LeaseLost); its result will not count", queue, job_id)
 
     def _wait_for_running(self) -> None:
-        began = time.monotonic()
-        while self.running and time.monotonic() - began < self._grace:
+        while self.running and not self._grace_is_over():
             with self._idle:
                 self._idle.wait(0.1)
+
+    def _grace_is_over(self) -> bool:
+        return self._stopping.is_set() and time.monotonic() - self._stopped_at >= self._grace
 
     def _give_back(self) -> None:
         """What the grace did not suffice for goes back to the head of its priority, its delivery not spent."""
@@ -335,30 +352,81 @@ class Claimer:
 
     def run(self) -> None:
         """Rounds until the worker stops; in a thread of its own."""
+        try:
+            self._rounds()
+        finally:
+            with self._lock:
+                self._waiting = True  # from now on who is done settles by himself
+            self._settle_ended()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is waiting on the server, or has ended: it will not claim once the worker is stopping."""
+        return self._waiting
+
+    def _rounds(self) -> None:
         worker = self._worker
         while not worker.stopping:
             slots = worker._slots.take(self.queue.name, MOST_JOBS, 0.2)
             if not slots:
                 self._settle_ended()  # all slots are busy: what is done need not wait for a free one
                 continue
+            if worker.stopping:
+                worker._slots.give(worker._slots.kinds(self.queue.name), slots)
+                return
             leases: list[Lease] = []
             try:
-                leases = self._round(slots)
+                leases, suspect = self._set_apart(self._round(slots))
+                if leases:
+                    worker.start(self, leases)
                 self._up()
+                if suspect:
+                    self._watch(suspect)
             except BoundqError as error:
                 self._trouble(error)
             except Exception:
                 self._unexpected()
+                leases = []
             finally:
                 worker._slots.give(worker._slots.kinds(self.queue.name), slots - len(leases))
             if leases:
-                worker.start(self, leases)
-            elif not worker._burst:
+                continue
+            if not worker._burst:
                 self._wait_for_work()
             elif not self._down and not self._ended and not worker.running:
                 return
             else:
-                worker._stopping.wait(0.005)
+                with worker._idle:
+                    worker._idle.wait(0.1)
+
+    def _set_apart(self, leases: list[Lease]) -> tuple[list[Lease], Lease | None]:
+        """
+        Among jobs whose worker died with them, one that has no run left after this one: it runs without company.
+
+        Whichever of them it was that took the worker down, the others get their last run without it.
+        """
+        tasks = self.queue.tasks
+        for lease in leases:
+            task = tasks.get(lease.task)
+            if task and lease.expired_leases and 1 < lease.attempt == task.retries + 1:
+                others = [one for one in leases if one is not lease]
+                if others:
+                    self.queue.settle(releases=others)
+                return [lease], lease
+        return leases, None
+
+    def _watch(self, suspect: Lease) -> None:
+        """Claim nothing while it runs, for some seconds: what kills its process does so soon."""
+        worker, key = self._worker, (self.queue.name, suspect.id)
+        with self._lock:
+            self._waiting = True
+        self._settle_ended()
+        ends = time.monotonic() + SUSPICION
+        while not worker.stopping and key in worker._running and time.monotonic() < ends:
+            with worker._idle:
+                worker._idle.wait(0.1)
+        with self._lock:
+            self._waiting = worker.stopping
 
     def ended(self, ended: Ended) -> None:
         """A job's run is over."""
@@ -385,7 +453,7 @@ class Claimer:
     def _wait_for_work(self) -> None:
         """Wait on the server, holding no slot; meanwhile who is done settles by himself."""
         with self._lock:
-            if self._ended or not self._pause:
+            if self._ended or not self._pause or self._worker.stopping:
                 return
             self._waiting = True
         try:
@@ -396,7 +464,7 @@ class Claimer:
         finally:
             self._pause = 0.0
             with self._lock:
-                self._waiting = False
+                self._waiting = self._worker.stopping
 
     def _settle_and_claim(self, ended: list[Ended], slots: int) -> tuple[list[BaseLease], list[Lease]]:
         try:

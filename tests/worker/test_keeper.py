@@ -1,0 +1,151 @@
+"""ThreadKeeper: extends what it holds, lets go of what is over, and says what is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from boundq import Queue
+from boundq.errors import Unavailable
+from boundq.lease import BaseLease
+from boundq.worker.keeper import ThreadKeeper
+from tests._servers import wait_until
+
+
+class Heard(list[tuple[str, str, bool]]):
+    """What the keeper has said."""
+
+    def __call__(self, queue: str, job_id: str, timed_out: bool) -> None:
+        self.append((queue, job_id, timed_out))
+
+
+@pytest.fixture
+def keeper() -> Iterator[ThreadKeeper]:
+    """A keeper of leases of 0.6 s."""
+    keeper = ThreadKeeper(0.6)
+    yield keeper
+    keeper.stop()
+
+
+def _deadline(queue: Queue, job_id: str) -> float:
+    job = queue.get(job_id)
+    assert job is not None
+    assert job.due is not None
+    return job.due
+
+
+def test_a_held_lease_outlives_its_length_until_it_is_dropped(queue: Queue, keeper: ThreadKeeper) -> None:
+    """Extended again and again; after drop it ends as it stands."""
+    heard = Heard()
+    keeper.start(heard)
+    queue.enqueue_bytes(b"x")
+    (lease,) = queue.claim(lease=0.6)
+    keeper.hold(queue, [(lease, None)])
+    first = _deadline(queue, lease.id)
+    wait_until(lambda: _deadline(queue, lease.id) > first + 1.2, "it was extended several times")
+    keeper.drop(queue.name, [lease.id, "nobody"])
+    (again,) = queue.claim(wait=5)
+    assert again.id == lease.id
+    assert again.expired_leases == 1
+    assert heard == []
+
+
+def test_a_lost_lease_is_said_once(queue: Queue, keeper: ThreadKeeper) -> None:
+    """One that is cancelled is lost: said once, with timed_out False, and forgotten; the others are kept."""
+    heard = Heard()
+    keeper.start(heard)
+    queue.enqueue_many([b"x", b"y"])
+    gone, kept = queue.claim(2, lease=0.6)
+    keeper.hold(queue, [(gone, None), (kept, None)])
+    assert queue.cancel(gone.id)
+    wait_until(lambda: heard, "it is said")
+    first = _deadline(queue, kept.id)
+    wait_until(lambda: _deadline(queue, kept.id) > first + 0.4, "two rounds more")
+    assert heard == [(queue.name, gone.id, False)]
+
+
+def test_a_lease_past_its_time_is_let_go(queue: Queue, keeper: ThreadKeeper) -> None:
+    """With a time of its own it is extended until then, said with timed_out True, and extended no more."""
+    heard = Heard()
+    keeper.start(heard)
+    queue.enqueue_bytes(b"x")
+    (lease,) = queue.claim(lease=0.6)
+    began = time.monotonic()
+    keeper.hold(queue, [(lease, 1.0)])
+    wait_until(lambda: heard, "its time is over")
+    assert 1.0 <= time.monotonic() - began < 1.7
+    assert heard == [(queue.name, lease.id, True)]
+    assert queue.claim(wait=5)[0].id == lease.id
+
+
+def test_an_unreachable_server_ends_no_keeper(
+    queue: Queue, keeper: ThreadKeeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed round is logged; the next one extends again."""
+    heard, fails = Heard(), threading.Event()
+    extend = Queue.extend
+
+    def sometimes(self: Queue, leases: list[BaseLease], lease: Any = 30.0) -> list[BaseLease]:
+        if fails.is_set():
+            fails.clear()
+            raise Unavailable(self.name, "unknown", "timeout")
+        return extend(self, leases, lease)
+
+    monkeypatch.setattr(Queue, "extend", sometimes)
+    queue.enqueue_bytes(b"x")
+    (lease,) = queue.claim(lease=10)
+    fails.set()
+    with caplog.at_level(logging.WARNING, "boundq.worker"):
+        keeper.start(heard)
+        keeper.hold(queue, [(lease, None)])
+        wait_until(lambda: not fails.is_set(), "a round failed")
+        # The first round that works sets the end to 0.6 s from now: earlier than the claim's 10 s.
+        far = time.time() + 5
+        wait_until(lambda: _deadline(queue, lease.id) < far, "another round worked")
+    assert sum("could not be extended" in record.getMessage() for record in caplog.records) == 1
+    assert heard == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_unforeseen_error_ends_no_keeper(
+    queue: Queue, keeper: ThreadKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a round raises, the leases are extended by the next: a dead keeper would have every job run twice."""
+    fails = threading.Event()
+    extend = Queue.extend
+
+    def sometimes(self: Queue, leases: list[BaseLease], lease: Any = 30.0) -> list[BaseLease]:
+        if fails.is_set():
+            fails.clear()
+            raise RuntimeError("nobody thought of this")
+        return extend(self, leases, lease)
+
+    monkeypatch.setattr(Queue, "extend", sometimes)
+    queue.enqueue_bytes(b"x")
+    (lease,) = queue.claim(lease=10)
+    fails.set()
+    keeper.start(Heard())
+    keeper.hold(queue, [(lease, None)])
+    wait_until(lambda: not fails.is_set(), "a round failed")
+    far = time.time() + 5
+    wait_until(lambda: _deadline(queue, lease.id) < far, "another round worked", 3)
+
+
+def test_end_overdue_says_when_the_next_one_is(queue: Queue) -> None:
+    """Seconds until the next time-out, the length of a lease where there is none, never 0."""
+    keeper = ThreadKeeper(7.0)
+    assert keeper.end_overdue() == 7.0
+    queue.enqueue_many([b"x", b"y"])
+    first, second = queue.claim(2, lease=5)
+    keeper.hold(queue, [(first, 2.0), (second, None)])
+    assert 1.5 < keeper.end_overdue() <= 2.0
+    keeper.drop(queue.name, [first.id])
+    assert keeper.end_overdue() == 7.0
+    keeper.hold(queue, [(second, 0.0)])
+    assert keeper.end_overdue() >= 0.01
+    keeper.stop()
