@@ -13,6 +13,7 @@ from boundq._job import JobOptions, Prepared, encode_arguments, prepare
 from boundq._sizes import seconds
 from boundq.errors import ConfigError
 from boundq.model import Receipt, Rejection
+from boundq.schedule import Schedule
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -112,6 +113,7 @@ class Task(Enqueuer[P], Generic[P, R]):
         name: Under which workers know it.
         retries: How often a failed run is tried again before the job is buried.
         timeout: Seconds one run may take, None for no bound.
+        schedule: When workers enqueue it by themselves, None for never.
         defaults: Options of its jobs.
     """
 
@@ -124,6 +126,7 @@ class Task(Enqueuer[P], Generic[P, R]):
         *,
         retries: int,
         timeout: float | timedelta | None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(home, name, options)
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
@@ -131,6 +134,7 @@ class Task(Enqueuer[P], Generic[P, R]):
         self.function = function
         self.retries = retries
         self.timeout = seconds(timeout, "timeout", least=0.001) if timeout is not None else None
+        self.schedule = schedule
         self.defaults = options
         functools.update_wrapper(self, function)
 

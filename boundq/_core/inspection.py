@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from boundq import _status as status
-from boundq._call import Flow, Pause
+from boundq._call import Command, Flow, Pause
 from boundq._core.base import Core, pairs
 from boundq._envelope import Envelope, unpack
 from boundq._keys import PLACES
@@ -64,6 +64,11 @@ class Inspection:
         parts = (*PLACES[:7], "unique", "windows", "producers")
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
+
+    def server_ms(self) -> Flow[int]:
+        """The server's clock, in Unix milliseconds."""
+        answer = yield Command(("TIME",))
+        return int(answer.reply[0]) * 1000 + int(answer.reply[1]) // 1000
 
     def drain(self, timeout: float) -> Flow[bool]:
         """Wait until nothing is held; False when the time is over first."""

@@ -21,6 +21,7 @@ from boundq.errors import BoundqError, ConfigError, Unavailable
 from boundq.lease import BaseLease
 from boundq.limits import Limits
 from boundq.model import EnqueueResult, Receipt, Rejection
+from boundq.schedule import make_schedule
 from boundq.task import CallOptions, EnqueueOptions, Enqueuer, Task
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class BaseQueue:
         name: str | None = None,
         retries: int = 3,
         timeout: float | timedelta | None = None,
+        every: float | timedelta | None = None,
+        cron: str | None = None,
         **options: Unpack[EnqueueOptions],
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]  # mypy does not see that Any takes what the overload unpacks
@@ -88,6 +91,8 @@ class BaseQueue:
         name: str | None = None,
         retries: int = 3,
         timeout: float | timedelta | None = None,
+        every: float | timedelta | None = None,
+        cron: str | None = None,
         **options: Any,
     ) -> Any:
         """
@@ -98,12 +103,16 @@ class BaseQueue:
             name: Under which workers know it; the function's name by default.
             retries: How often a failed run is tried again before the job is buried.
             timeout: Seconds one run may take.
+            every: Seconds after which the workers enqueue it again and again, without arguments; 1 at least.
+            cron: A cron expression instead, in UTC (extra ``cron``). One job for each tick, however many workers run;
+                at a full queue the tick is left out.
             options: Defaults for every job of this task, see `EnqueueOptions`.
 
         Raises:
             ConfigError: The name is taken, or an option makes no sense.
         """
 
+        schedule = make_schedule(every, cron)
         defaults = cast(EnqueueOptions, options)  # as the overload says
 
         def register(function: Callable[P, R]) -> Task[P, R]:
@@ -111,7 +120,7 @@ class BaseQueue:
             if chosen in self.tasks:
                 raise ConfigError("task name", chosen, f"queue {self.name!r} has a task of this name already")
             prepare(self.name, chosen, b"", _job_part(defaults))  # a bad default is an error now, not at an enqueue
-            task = Task(self._home(), function, chosen, defaults, retries=retries, timeout=timeout)
+            task = Task(self._home(), function, chosen, defaults, retries=retries, timeout=timeout, schedule=schedule)
             self.tasks[chosen] = task
             return task
 

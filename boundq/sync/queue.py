@@ -262,6 +262,9 @@ class Queue(BaseQueue):
     def _wait(self, pause: float) -> bool:
         return self._run(self._deliveries.wait(pause))
 
+    def _server_ms(self) -> int:
+        return self._run(self._inspection.server_ms())
+
     def _run(self, flow: Flow[R], *, each: bool = False) -> R:
         return self._hub.link().drive(self.name, flow, self._deadline, each=each)
 

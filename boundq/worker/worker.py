@@ -29,6 +29,7 @@ from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
 from boundq.worker.keeper import Keeper, ThreadKeeper
 from boundq.worker.slots import LOOP, THREAD, Slots
+from boundq.worker.ticker import Ticker
 
 __all__ = ["Worker"]
 
@@ -118,6 +119,7 @@ class Worker:
         """
         with self._signals(), self._event_loop():
             self._keeper.start(self._lost)
+            Ticker(self._queues, self._stopping).start()
             claimers = [Claimer(self, queue) for queue in self._queues]
             threads = [
                 threading.Thread(target=one.run, name=f"boundq-{one.queue.name}", daemon=True) for one in claimers
