@@ -1,5 +1,6 @@
 """The README's Python blocks run as they stand, and its table of options is complete."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,10 +25,24 @@ def test_block_runs(code: str, tmp_path: Path) -> None:
     """Typed into a file, each block runs by itself and warns of nothing."""
     script = tmp_path / "block.py"
     script.write_text(code, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
-    )
+    env = {**os.environ, "BOUNDQ_URL": "embedded:"}
+    words = [sys.executable, "-W", "error", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_steps_as_typed(tmp_path: Path) -> None:
+    """The first block, saved as shop.py, feeds a queue that `boundq worker shop:emails` empties, over `embedded:///`."""
+    (tmp_path / "shop.py").write_text(BLOCKS[0], encoding="utf-8")
+    env = {**os.environ, "BOUNDQ_URL": f"embedded://{tmp_path}/data"}
+
+    def run(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path, env=env
+        ).stdout
+
+    assert "Receipt(id=" in run("shop.py")
+    assert run("-m", "boundq", "worker", "shop:emails", "--burst") == "campaign 42 to ada@example.org\n"
 
 
 @pytest.mark.parametrize("name", [*EnqueueOptions.__annotations__, *Limits.__dataclass_fields__])
