@@ -49,6 +49,7 @@ class Prepared(msgspec.Struct, frozen=True):
         general: It has an option that only ``enqueue_general`` knows: due, expiry or a unique key.
         due, expires, digest, window: As the script takes them.
         task: For results and errors.
+        created: Six bytes, where the job was admitted before and keeps its age; b"": it is admitted now.
     """
 
     level: int
@@ -60,10 +61,11 @@ class Prepared(msgspec.Struct, frozen=True):
     digest: bytes = b""
     window: int = 0
     task: str = ""
+    created: bytes = b""
 
-    def envelope(self, created: bytes) -> bytes:
-        """The bytes to store, for a job admitted now."""
-        return self.head + created + self.rest
+    def envelope(self, now: bytes) -> bytes:
+        """The bytes to store."""
+        return self.head + (self.created or now) + self.rest
 
     @property
     def size(self) -> int:

@@ -112,6 +112,22 @@ class Inspection:
                 score = ""
         return Page(jobs, f"{levels[0]}/{score}/{last}" if levels else None)
 
+    def raw_page(self, state: State) -> Flow[list[tuple[str, int | None, bytes, bytes]]]:
+        """The first jobs of a state as they are stored: id, due in Unix ms, envelope and note."""
+        for level in ("3", "2", "1", "0") if state in ("ready", "scheduled") else ("",):
+            reply = yield from self._core.ask("peek", PLACES, (state, level, 100, PAGE_BYTES, "", ""))
+            if len(reply) > 4:
+                return [
+                    (
+                        as_text(reply[at]),
+                        int(float(reply[at + 1])) // 2**12 + EPOCH_MS if state == "scheduled" else None,
+                        reply[at + 2],
+                        reply[at + 3],
+                    )
+                    for at in range(2, len(reply) - 2, 4)
+                ]
+        return []
+
     def recount(self, *, repair: bool) -> Flow[Recount]:
         """Add up what the stored jobs should be charged, in bounded steps; ``repair``: and set the counters to it."""
         before = yield from self.stats()

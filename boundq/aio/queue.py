@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundq._call import Flow
@@ -25,6 +27,7 @@ from boundq.task import CallOptions, EnqueueOptions, Task
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from boundq.sync.archive import Restored
     from boundq.sync.queue import Queue
 
 __all__ = ["AsyncQueue"]
@@ -210,14 +213,30 @@ class AsyncQueue(BaseQueue):
         """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
         return await self._run(self._control.configure(limits, by), each=True)
 
-    async def purge(self, *states: State) -> int:
+    async def purge(self, *states: State, to: str | PathLike[str] | None = None) -> int:
         """
-        Delete all jobs of these states (ready, scheduled and active by default), in bounded steps. For good.
+        Take out all jobs of these states (ready, scheduled and active by default), in bounded steps.
+
+        Args:
+            states: Of them.
+            to: A file to write them to, flushed before anything is deleted; `restore` puts them back. One that was
+                begun before, and interrupted, is gone on with. None: they are deleted for good.
 
         Returns:
             How many they were.
         """
+        if to is not None:  # the disk would hold the event loop up
+            return await asyncio.to_thread(self.sync.purge, *states, to=to)
         return await self._run(self._control.purge(states or ("ready", "scheduled", "active")), each=True)
+
+    async def restore(self, path: str | PathLike[str]) -> Restored:
+        """
+        Put the jobs of a purge's file back, under the limits, each once; their old ids are in a header.
+
+        It stops where the queue takes no more, and goes on there when it is called again. After a crash in the middle,
+        jobs that were put back and done within the moment before it may be put back once more.
+        """
+        return await asyncio.to_thread(self.sync.restore, path)
 
     async def close(self) -> None:
         """Hang up this event loop's connections to the server; a later call connects anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundq._call import Flow
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from boundq.aio.queue import AsyncQueue
+    from boundq.sync.archive import Restored
 
 __all__ = ["Queue"]
 
@@ -204,14 +206,34 @@ class Queue(BaseQueue):
         """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
         return self._run(self._control.configure(limits, by), each=True)
 
-    def purge(self, *states: State) -> int:
+    def purge(self, *states: State, to: str | PathLike[str] | None = None) -> int:
         """
-        Delete all jobs of these states (ready, scheduled and active by default), in bounded steps. For good.
+        Take out all jobs of these states (ready, scheduled and active by default), in bounded steps.
+
+        Args:
+            states: Of them.
+            to: A file to write them to, flushed before anything is deleted; `restore` puts them back. One that was
+                begun before, and interrupted, is gone on with. None: they are deleted for good.
 
         Returns:
             How many they were.
         """
+        if to is not None:
+            from boundq.sync.archive import purge_to
+
+            return purge_to(self, to, states or ("ready", "scheduled", "active"))
         return self._run(self._control.purge(states or ("ready", "scheduled", "active")), each=True)
+
+    def restore(self, path: str | PathLike[str]) -> Restored:
+        """
+        Put the jobs of a purge's file back, under the limits, each once; their old ids are in a header.
+
+        It stops where the queue takes no more, and goes on there when it is called again. After a crash in the middle,
+        jobs that were put back and done within the moment before it may be put back once more.
+        """
+        from boundq.sync.archive import restore_from
+
+        return restore_from(self, path)
 
     def close(self) -> None:
         """Hang up this process's connections to the server; a later call connects anew."""
@@ -261,6 +283,12 @@ class Queue(BaseQueue):
 
     def _wait(self, pause: float) -> bool:
         return self._run(self._deliveries.wait(pause))
+
+    def _raw_page(self, state: State) -> list[tuple[str, int | None, bytes, bytes]]:
+        return self._run(self._inspection.raw_page(state), each=True)
+
+    def _remove(self, job_ids: Sequence[str]) -> list[str]:
+        return self._run(self._control.cancel(job_ids, "purged"), each=True)
 
     def _server_ms(self) -> int:
         return self._run(self._inspection.server_ms())

@@ -66,10 +66,12 @@ WAITING: dict[str, Callable[[Any, Any], Any]] = {
     "enqueue-atomic": lambda queue, _: queue.enqueue_many([b"job"] * 3, atomic=True),
 }
 NO_IO = {"task", "named", "close", "sync", "aio"}
+# A sequence of other calls, which ends with the first that fails: enqueue_many, after a look into a file.
+COMPOSED = {"restore"}
 
 
 def public(kind: type) -> set[str]:
-    return {name for name, value in inspect.getmembers(kind) if not name.startswith("_") and callable(value)} - NO_IO
+    return {name for name, value in inspect.getmembers(kind) if not name.startswith("_") and callable(value)} - NO_IO - COMPOSED
 
 
 def test_no_method_is_forgotten() -> None:
