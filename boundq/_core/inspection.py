@@ -29,6 +29,10 @@ _COUNTERS = (
 _REASONS = ("jobs", "bytes", "job_bytes", "sealed", "waiters")
 
 
+# Id, score, envelope and note of a job.
+Stored = tuple[str, int, bytes, bytes]
+
+
 class Recount(msgspec.Struct, frozen=True):
     """
     What a recount found.
@@ -93,40 +97,29 @@ class Inspection:
 
     def peek(self, state: str, n: int, after: str | None) -> Flow[Page]:
         """One page of the jobs of a state, in the order in which they will come."""
+        found, after = yield from self.raw_page(state, n, after)
+        return Page([self._job(job_id, state, score, raw, note, -1) for job_id, score, raw, note in found], after)
+
+    def raw_page(self, state: str, n: int, after: str | None) -> Flow[tuple[list[Stored], str | None]]:
+        """The same as it is stored, and where to go on."""
         if state not in get_args(State):
             raise ConfigError("state", state, f"it must be one of {', '.join(get_args(State))}")
         positive_int(n, "n")
         levels = ["3", "2", "1", "0"] if state in ("ready", "scheduled") else [""]
         level, score, last = _cursor(after, levels)
-        jobs: list[Job] = []
+        found: list[Stored] = []
         levels = levels[levels.index(level) :]
-        while levels and len(jobs) < n:
-            args = (state, levels[0], min(n - len(jobs), 100), PAGE_BYTES, score, last)
+        while levels and len(found) < n:
+            args = (state, levels[0], min(n - len(found), 100), PAGE_BYTES, score, last)
             reply = yield from self._core.ask("peek", PLACES, args)
             for at in range(2, len(reply) - 2, 4):
                 job_id, at_score, raw, note = reply[at : at + 4]
-                jobs.append(self._job(as_text(job_id), state, int(float(at_score)), raw, note, -1))
+                found.append((as_text(job_id), int(float(at_score)), raw, note))
             score, last = as_text(reply[-2]), as_text(reply[-1])
             if not last:
                 levels.pop(0)
                 score = ""
-        return Page(jobs, f"{levels[0]}/{score}/{last}" if levels else None)
-
-    def raw_page(self, state: State) -> Flow[list[tuple[str, int | None, bytes, bytes]]]:
-        """The first jobs of a state as they are stored: id, due in Unix ms, envelope and note."""
-        for level in ("3", "2", "1", "0") if state in ("ready", "scheduled") else ("",):
-            reply = yield from self._core.ask("peek", PLACES, (state, level, 100, PAGE_BYTES, "", ""))
-            if len(reply) > 4:
-                return [
-                    (
-                        as_text(reply[at]),
-                        int(float(reply[at + 1])) // 2**12 + EPOCH_MS if state == "scheduled" else None,
-                        reply[at + 2],
-                        reply[at + 3],
-                    )
-                    for at in range(2, len(reply) - 2, 4)
-                ]
-        return []
+        return found, f"{levels[0]}/{score}/{last}" if levels else None
 
     def recount(self, *, repair: bool) -> Flow[Recount]:
         """Add up what the stored jobs should be charged, in bounded steps; ``repair``: and set the counters to it."""
@@ -210,7 +203,7 @@ class Inspection:
         if state == "active":
             due: float | None = (score // 2**20 * 100 + EPOCH_MS) / 1000
         else:
-            due = (score // 2**12 + EPOCH_MS) / 1000 if state != "ready" else None
+            due = due_ms(score) / 1000 if state != "ready" else None
         reason, _, text = note.decode("utf-8", "replace").partition("\n")
         return Job(
             id=job_id,
@@ -230,6 +223,11 @@ class Inspection:
             error=text or problem,
             ahead=ahead if ahead >= 0 else None,
         )
+
+
+def due_ms(score: int) -> int:
+    """Unix ms out of the score of a scheduled or dead job."""
+    return score // 2**12 + EPOCH_MS
 
 
 def is_id(job_id: object) -> bool:

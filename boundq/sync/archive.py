@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from boundq._core.inspection import due_ms
 from boundq._envelope import digest, pack, seal_headers, unpack
 from boundq._job import Prepared
 from boundq.errors import ConfigError, DataError
@@ -60,15 +61,19 @@ def purge_to(queue: Queue, path: str | os.PathLike[str], states: Sequence[State]
     with _opened(queue, target, queue.stats()) as file:
         count = 0
         for state in states:
-            while page := queue._raw_page(state):
-                for job_id, due, raw, note in page:
-                    _write(
-                        file, {"id": job_id, "state": state, "due": due, "envelope": _text(raw), "note": _text(note)}
-                    )
+            after: str | None = None
+            while True:
+                page, after = queue._raw_page(state, after)
+                for job_id, score, raw, note in page:
+                    due = due_ms(score) if state == "scheduled" else None
+                    entry = {"id": job_id, "state": state, "due": due, "envelope": _text(raw), "note": _text(note)}
+                    _write(file, entry)
                 _flush(file)
                 removed = queue._remove([job_id for job_id, _, _, _ in page])
                 _write(file, {"removed": removed})
                 count += len(removed)
+                if after is None:
+                    break
         _flush(file)
     return count
 

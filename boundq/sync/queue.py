@@ -9,7 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundq._call import Flow
-from boundq._core.inspection import Recount
+from boundq._core.inspection import Recount, Stored
 from boundq._core.queue import BaseQueue, Bulk
 from boundq._job import JobOptions, Prepared
 from boundq._sizes import seconds
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Queue"]
 
 R = TypeVar("R")
+# Jobs that a purge into a file moves in one step.
+PURGE_PAGE = 500
 
 
 class Queue(BaseQueue):
@@ -284,8 +286,8 @@ class Queue(BaseQueue):
     def _wait(self, pause: float) -> bool:
         return self._run(self._deliveries.wait(pause))
 
-    def _raw_page(self, state: State) -> list[tuple[str, int | None, bytes, bytes]]:
-        return self._run(self._inspection.raw_page(state), each=True)
+    def _raw_page(self, state: State, after: str | None) -> tuple[list[Stored], str | None]:
+        return self._run(self._inspection.raw_page(state, PURGE_PAGE, after), each=True)
 
     def _remove(self, job_ids: Sequence[str]) -> list[str]:
         return self._run(self._control.cancel(job_ids, "purged"), each=True)

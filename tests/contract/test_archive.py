@@ -31,15 +31,15 @@ def payloads(env: Env, queue: object) -> list[bytes]:
 def test_purged_jobs_come_back_as_they_were(env: Env, tmp_path: Path) -> None:
     """Payload, task, headers, priority and order; the old id is in a header, and the age goes on."""
     queue, file = env.queue(), tmp_path / "jobs"
-    queue.enqueue_many([b"%d" % number for number in range(250)])
+    queue.enqueue_many([b"%d" % number for number in range(1250)])
     queue.enqueue_bytes(b"urgent", priority="critical", headers={"a": "b"})
     later = queue.enqueue_bytes(b"later", delay=3600)
     created = queue.get(later.id).created
-    assert queue.purge(to=file) == 252
+    assert queue.purge(to=file) == 1252
     stats = queue.stats()
-    assert (stats.jobs, stats.bytes, stats.purged) == (0, 0, 252)
+    assert (stats.jobs, stats.bytes, stats.purged) == (0, 0, 1252)
     said = queue.restore(file)
-    assert (said.restored, said.before, said.left, said.damaged, said.reason) == (252, 0, 0, [], "")
+    assert (said.restored, said.before, said.left, said.damaged, said.reason) == (1252, 0, 0, [], "")
     (scheduled,) = queue.peek("scheduled").jobs
     assert (scheduled.payload, scheduled.created, scheduled.headers) == (
         b"later",
@@ -49,7 +49,7 @@ def test_purged_jobs_come_back_as_they_were(env: Env, tmp_path: Path) -> None:
     (first,) = queue.claim()
     assert (first.payload, first.headers["a"], first.priority) == (b"urgent", "b", "critical")
     first.ack()
-    assert payloads(env, queue) == [b"%d" % number for number in range(250)]
+    assert payloads(env, queue) == [b"%d" % number for number in range(1250)]
 
 
 def test_restoring_twice_equals_once(env: Env, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_purge_interrupted_loses_and_doubles_nothing(
 ) -> None:
     """A crash before or after the deletion, or in the middle of a line: the same file is gone on with."""
     queue, file = env.queue(), tmp_path / "jobs"
-    queue.enqueue_many([b"%d" % number for number in range(250)])
+    queue.enqueue_many([b"%d" % number for number in range(1250)])
     sync = queue.inner.sync if env.shell == "async" else queue
     remove, calls = sync._remove, []
 
@@ -105,8 +105,8 @@ def test_purge_interrupted_loses_and_doubles_nothing(
             out.write('{"id": "9')
     archive.purge_to(sync, file, ["ready"])
     assert queue.stats().jobs == 0
-    assert queue.restore(file).restored == 250
-    assert sorted(payloads(env, queue), key=int) == [b"%d" % number for number in range(250)]
+    assert queue.restore(file).restored == 1250
+    assert sorted(payloads(env, queue), key=int) == [b"%d" % number for number in range(1250)]
 
 
 def test_damaged_line_is_reported_and_the_rest_goes_on(env: Env, tmp_path: Path) -> None:

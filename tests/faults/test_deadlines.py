@@ -71,7 +71,11 @@ COMPOSED = {"restore"}
 
 
 def public(kind: type) -> set[str]:
-    return {name for name, value in inspect.getmembers(kind) if not name.startswith("_") and callable(value)} - NO_IO - COMPOSED
+    return (
+        {name for name, value in inspect.getmembers(kind) if not name.startswith("_") and callable(value)}
+        - NO_IO
+        - COMPOSED
+    )
 
 
 def test_no_method_is_forgotten() -> None:
