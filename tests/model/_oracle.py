@@ -472,7 +472,9 @@ class Oracle:
         if plan is None:
             assert reply[0] == STATUS["CLASH"]
             return
-        if reason in ("FULL_JOBS", "FULL_BYTES") and self._drop_expired():
+        if reason in ("FULL_JOBS", "FULL_BYTES") and self.expiring:
+            # Looked at anew in any case: a lapsed holder of a unique key, met behind the first refusal, made room too.
+            self._drop_expired()
             plan, reason, rest = self._fit(jobs, atomic=atomic, may_enter=may_enter)
             assert plan is not None
         if reason and atomic and len(jobs) > 1:
@@ -566,7 +568,7 @@ class Oracle:
             self.turn = ""
         return not (self.blocked and not self.turn and wait < 2 and self.tokens["room"] == 0)
 
-    def _drop_expired(self) -> bool:
+    def _drop_expired(self) -> None:
         """At a full queue, expired jobs at the heads of the rings go; those behind one that has not expired stay."""
         gone = []
         for level in range(4):
@@ -576,7 +578,6 @@ class Oracle:
                 gone.append(job)
         for job in gone:
             self._end(job, "expired")
-        return bool(gone)
 
     def _claim(self, args: list[bytes], reply: list[Any], after: Keyspace) -> None:
         n, budget, lease, nonce, _wait = (int(word) for word in args)
