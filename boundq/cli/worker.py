@@ -52,7 +52,8 @@ def command(
     A supervisor keeps the leases of what its worker processes run, and replaces those that die. SIGTERM and Ctrl-C
     stop: running jobs have the grace to finish, the rest is given back. A second signal gives back at once.
 
-    Exit code 0: stopped; 2: a target cannot be used; 70: given up after unexpected errors in a row.
+    Exit code 0: stopped; 2: a target cannot be used; 70: given up after unexpected errors in a row; 78: an option makes
+    no sense.
 
     \b
     Examples:
