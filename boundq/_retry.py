@@ -29,6 +29,8 @@ _TRANSIENT = {
     "MOVED": "cluster",
     "ASK": "cluster",
 }
+# What servers say where a script was started, and came to a command that its user may not run (the second: Redis 7.0).
+_FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 _FINAL = {"NOAUTH": "auth", "WRONGPASS": "auth", "NOPERM": "no_permission"}
 
 
@@ -167,7 +169,7 @@ class Attempts:
         """The error that an error reply stands for."""
         if "unauthenticated" in reply.text:  # what a server that wants a password says of a long command
             return self._unavailable("auth", reply.text)
-        if "ACL failure in script" in reply.text:
+        if any(text in reply.text for text in _FORBIDDEN_IN_SCRIPT):
             return Unavailable(self._queue, "unknown", "no_permission", reply.text)
         if reply.code in _FINAL:
             return self._unavailable(_FINAL[reply.code], reply.text)

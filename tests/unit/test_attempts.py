@@ -67,9 +67,16 @@ def test_errors_that_do_not_pass(text: str, reason: str) -> None:
     assert (error.outcome, error.reason, error.retryable) == ("not_sent", reason, False)
 
 
-def test_no_permission_inside_a_script() -> None:
-    """A script may have written before it met a key that its user must not touch."""
-    error = error_of("ERR ACL failure in script: No permissions to access a key script: abc", seconds=60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR ACL failure in script: No permissions to access a key script: abc",
+        "ERR The user executing the script can't run this command or subcommand script: abc",  # Redis 7.0
+    ],
+)
+def test_no_permission_inside_a_script(text: str) -> None:
+    """A script may have written before it met a key, or a command, that its user must not touch."""
+    error = error_of(text, seconds=60)
     assert isinstance(error, Unavailable)
     assert (error.outcome, error.reason, error.retryable) == ("unknown", "no_permission", False)
 
