@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -260,6 +260,7 @@ class Env:
         self._runners.close()
 
 
+@contextmanager
 def patch_clock(clock: FakeClock) -> Iterator[None]:
     """Make fakeredis answer TIME by this clock."""
     from fakeredis.commands_mixins import server_mixin

@@ -41,19 +41,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _make(request: pytest.FixtureRequest, servers: SharedServers, name: str) -> Iterator[Env]:
     kind: Kind | None
     kind, shell = request.param
-    clock = FakeClock()
-    patched = patch_clock(clock)
-    next(patched)
     server = servers.get(kind) if kind is not None else None
-    env = Env(name, shell, server, clock)
-    try:
-        yield env
-        env.audit()
-    finally:
-        env.close()
-        next(patched, None)
-        if server is not None:
-            servers.give_back(server, name)
+    clock = FakeClock()
+    with patch_clock(clock):
+        env = Env(name, shell, server, clock)
+        try:
+            yield env
+            env.audit()
+        finally:
+            env.close()
+            if server is not None:
+                servers.give_back(server, name)
 
 
 @pytest.fixture
