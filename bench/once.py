@@ -9,6 +9,7 @@ time of the client, per enqueue, one at a time over a unix socket. Target: a ten
 from __future__ import annotations
 
 import argparse
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -36,15 +37,25 @@ OTHERS = 200
 def without_bookkeeping() -> Script:
     """The script without what recognises a resend. Fails when the script's text has changed underneath."""
     text = scripts.source("enqueue")
-    # 1. look the producer up, and compare: from its HGET to the end of what answers a resend; keep the line between.
-    start = text.index("local last = redis.call('HGET', producers, producer)")
-    middle = text.index("local bytes, held = tonumber(s[6])", start)
-    line_end = text.index("\n", middle) + 1
-    end = text.index("if s[11] ~= '0' then", line_end)
-    text = text[:start] + text[middle:line_end] + text[end:]
-    # 2. write the new number.
-    start = text.index("redis.call('HSET', producers, producer, number .. ' p'")
-    text = text[:start] + text[text.index("\n", start) + 1 :]
+    for begins, ends, instead in (
+        # 1. Look the producer up.
+        (
+            "call('HMGET', state, 'gate', 'format', producer, tail_field,",
+            "",
+            "call('HMGET', state, 'gate', 'format', tail_field,",
+        ),
+        ("local gate, last = s[1], s[3]", "", "local gate = s[1]"),
+        # 2. Compare.
+        ("-- After a flush or a fail-over", "local bytes, held", "local bytes, held"),
+        ("if last >= number then", "if gate ~= '0'", "if gate ~= '0'"),
+        # 3. Write the new number.
+        (",\n  producer, number .. ' p' .. admitted .. ' ' .. first_id)", "", ")"),
+    ):
+        start = text.index(begins)
+        end = text.index(ends, start) + len(ends) if ends else start + len(begins)
+        text = text[:start] + instead + text[end:]
+    # The fields behind the producer's move up by one.
+    text = re.sub(r"\bs\[(\d+)\]", lambda found: f"s[{int(found[1]) - 1}]" if int(found[1]) > 3 else found[0], text)
     plain = text.split("\n", 1)[1]
     return Script("enqueue", text, scripts._sha(text), plain, scripts._sha(plain))
 
@@ -71,14 +82,14 @@ class Bench:
 
     def _bare(self, script: Script) -> Figures:
         keys = self._furnish()
-        said = self._say("HGET", keys[3], 1)
+        said = self._say("HGET", keys[0], "p1")
         assert isinstance(said, bytes)
         nonce = said[:8]
         self._say("CONFIG", "RESETSTAT")
         before, clock = self._cpu(), Clock()
         for number in range(2, self._calls + 2):
             envelope = b"\x01\x00123456\x00" + self._payload
-            reply = self._say("EVALSHA", script.sha, 4, *keys, 1, b"%b%010d" % (nonce, number), 0, 1, envelope)
+            reply = self._say("EVALSHA", script.sha, 3, *keys, "p1", b"%b%010d" % (nonce, number), 0, 1, envelope)
             assert isinstance(reply, list), reply
             assert reply[0] == 1, reply
         wall, _ = clock.read()
@@ -109,9 +120,9 @@ class Bench:
         queue._hub.link()._sessions.clear()
         queue.enqueue_bytes(self._payload)
         queue.close()
-        keys = queue._core.keys.of("state", "jobs", "wake", "producers")
+        keys = queue._core.keys.of("state", "jobs", "wake")
         for producer in range(2, OTHERS):
-            self._say("HSET", keys[3], producer, b"0123abcd0000000001 p1 9")
+            self._say("HSET", keys[0], f"p{producer}", b"0123abcd0000000001 p1 9")
         self._say("HSET", keys[0], "producer", OTHERS)
         return keys
 

@@ -7,7 +7,8 @@ other. Nothing in here, and nothing that makes flows, waits.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from boundq._scripts import Script
@@ -29,7 +30,7 @@ class Call(NamedTuple):
     """
 
     script: Script
-    keys: Sequence[bytes]
+    keys: tuple[bytes, ...]
     args: Sequence[bytes | str | int]
     repeat: bool = True
     block: tuple[bytes, float] | None = None
@@ -45,7 +46,8 @@ class Call(NamedTuple):
 
     def packed(self) -> bytes:
         """The bytes to send: its BLPOP, if it has one, and its EVALSHA."""
-        command = pack(b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+        words = 3 + len(self.keys) + len(self.args)
+        command = b"*%d\r\n%b%b" % (words, _opening(self.script.sha, self.keys), _words(self.args))
         if self.block:
             key, seconds = self.block
             return pack(b"BLPOP", key, f"{seconds:.3f}") + command
@@ -143,7 +145,17 @@ class Full(Exception):
 
 def pack(*words: bytes | str | int) -> bytes:
     """A command in the Redis protocol."""
-    parts = [b"*%d\r\n" % len(words)]
+    return b"*%d\r\n" % len(words) + _words(words)
+
+
+@lru_cache(1024)
+def _opening(sha: bytes, keys: tuple[bytes, ...]) -> bytes:
+    """What all calls of a script with these keys begin with, but for the number of words."""
+    return _words((b"EVALSHA", sha, len(keys), *keys))
+
+
+def _words(words: Iterable[bytes | str | int]) -> bytes:
+    parts = []
     for word in words:
         data = word if isinstance(word, bytes) else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))

@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Where jobs are, in the order in which the scripts take these keys; with what their unique keys need; all keys.
 PLACES = ("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors")
 ENDINGS = (*PLACES, "unique", "windows")
-PARTS = (*ENDINGS, "wake", "room", "turn", "producers", "events")
+PARTS = (*ENDINGS, "wake", "room", "turn", "events")
 
 
 def check_name(name: object, setting: str) -> str:

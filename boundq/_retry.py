@@ -117,6 +117,8 @@ class Attempts:
         resent: An earlier attempt may have been executed.
     """
 
+    __slots__ = ("_failures", "_queue", "call", "deadline", "resent")
+
     def __init__(self, queue: str, call: Request, deadline: float) -> None:
         self._queue = queue
         self.call = call

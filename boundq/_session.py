@@ -14,10 +14,11 @@ class Session:
     before the next one is numbered.
     """
 
-    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "producer")
+    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "field", "producer")
 
     def __init__(self) -> None:
         self.producer = 0  # 0: not enlisted
+        self.field = b""
         self._nonce = b""
         self._number = 0
         self._offset_ms = 0.0
@@ -26,6 +27,7 @@ class Session:
     def enlist(self, producer: int, nonce: bytes) -> None:
         """Take a new identity; numbers begin anew. The nonce makes it ours where the server gives an id out twice."""
         self.producer = producer
+        self.field = b"p%d" % producer  # of the state hash
         self._nonce = nonce
         self._number = 0
 

@@ -4,12 +4,13 @@
 --
 -- KEYS
 --   1 state  2 jobs  3 leases  4..7 due0..due3  8 dead  9 errors  10 unique  11 windows  12 wake  13 room  14 turn
---   15 producers  16 events
+--   15 events
 -- ARGV
 --   1 create     0|1  create the queue where there is none
 --   2 producer   ""   or 8 characters: enlist as a producer; they go before each of its numbers
 --   3.. limits   {field, value}, flat: for a new queue only; the server's stand
--- RETURNS {OK, now ms, producer, created, field, value, ...}: the state hash, flat
+-- RETURNS {OK, now ms, producer, created, field, value, ...}: the number of the producer's field, 0 where none was asked
+--             for; what the state hash says, flat
 --   UNDECLARED   there is no queue, and none was asked for
 --   BAD_FORMAT   {BAD_FORMAT, format}: written by a newer boundq
 --   CLASH        {CLASH, key, type}: a key of the queue is of a foreign type
@@ -17,12 +18,13 @@
 
 -- @include lib/status
 -- @include lib/clock
+-- @include lib/report
 
 local MOST_PRODUCERS = 4096
 local TYPES = { 'hash', 'hash', 'zset', 'zset', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'zset', 'list', 'list',
-  'list', 'hash', 'stream' }
+  'list', 'stream' }
 
-local state, producers = KEYS[1], KEYS[15]
+local state = KEYS[1]
 for i, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key)
   found = found.ok or found
@@ -37,19 +39,8 @@ if not format then
   local info, cost = redis.pcall('INFO', 'memory'), 224
   if type(info) == 'table' then info = info.data or info[1] or '' end
   if type(info) == 'string' and string.find(info, 'mem_allocator:libc', 1, true) then cost = -176 end
-  -- The hot fields come first: a small hash is searched from its start.
-  local fields = { 'format', 1, 'cost', cost, 'turn', '' }
-  for i = 3, #ARGV do fields[#fields + 1] = ARGV[i] end
-  for _, name in ipairs({ 'bytes', 'dead_jobs', 'idle', 'blocked', 'sealed_at',
-    'tail0', 'tail1', 'tail2', 'tail3', 'head0', 'head1', 'head2', 'head3', 'paused_at', 'next_event', 'drain_at',
-    'tail4', 'tail5', 'tail6', 'tail7', 'drain_base', 'drain_rate', 'drain_seen', 'dead_bytes', 'turn_at', 'turn_bytes', 'expiring',
-    'acked', 'buried', 'cancelled', 'expired', 'dropped', 'purged', 'retried', 'released', 'deliveries',
-    'leases_expired', 'leases_lost', 'missing', 'rejected_jobs', 'rejected_bytes', 'rejected_job_bytes',
-    'rejected_sealed', 'rejected_waiters', 'producer' }) do
-    fields[#fields + 1], fields[#fields + 2] = name, 0
-  end
-  fields[#fields + 1], fields[#fields + 2] = 'created_at', now
-  redis.call('HSET', state, unpack(fields))
+  redis.call('HSET', state, unpack(FIELDS))
+  redis.call('HSET', state, 'cost', cost, 'created_at', now, unpack(ARGV, 3))
   created = 1
 elseif format ~= '1' then
   return { BAD_FORMAT, format }
@@ -58,7 +49,7 @@ end
 local producer = 0
 if ARGV[2] ~= '' then
   producer = redis.call('HINCRBY', state, 'producer', 1)
-  redis.call('HSET', producers, producer, ARGV[2] .. '0000000000 x')
-  redis.call('HDEL', producers, producer - MOST_PRODUCERS)
+  redis.call('HSET', state, 'p' .. producer, ARGV[2] .. '0000000000 x')
+  redis.call('HDEL', state, 'p' .. producer - MOST_PRODUCERS)
 end
-return { OK, now, producer, created, unpack(redis.call('HGETALL', state)) }
+return { OK, now, producer, created, unpack((report(state))) }

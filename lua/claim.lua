@@ -25,23 +25,29 @@
 -- @include lib/unique
 -- @include lib/end_job
 -- @include lib/probe
+-- @include lib/gate
 
 local state, jobs, leases = KEYS[1], KEYS[2], KEYS[3]
 local dead, errors, unique, windows, wake = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local n, budget, lease, nonce, wait = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 
 local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'next_event', 'bytes', 'dead_jobs', 'drain_at',
-  'head0', 'tail0', 'head1', 'tail1', 'head2', 'tail2', 'head3', 'tail3', 'idle', 'blocked', 'turn')
+  'head0', 'tail0', 'head1', 'tail1', 'head2', 'tail2', 'head3', 'tail3', 'gate', 'deliveries')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
+local gate = tonumber(s[16])
+-- @include lib/set_gate
 if s[3] ~= '0' then
-  -- No admission has to wake anybody now; resume does.
-  if s[16] ~= '0' then redis.call('HSET', state, 'idle', 0) end
+  set_gate(IDLE, false) -- no admission has to wake anybody now; resume does
   return { PAUSED, now, tonumber(s[3]) }
 end
 local cost, next_event, bytes = tonumber(s[2]), tonumber(s[4]), tonumber(s[5])
 local held = redis.call('HLEN', jobs) - s[6]
 
 local taken, leased, changes = {}, {}, {} -- reply triples; ZADD arguments; HSET arguments
+-- Numbers go to the server as text: its own conversion of a Lua number (%.17g) takes longer.
+local function change(field, value)
+  changes[#changes + 1], changes[#changes + 2] = field, string.format('%d', value)
+end
 local freed, left, expired_jobs, missing, lost, more = 0, 0, 0, 0, 0, 0
 local doomed, keys_probed, steps = {}, false, 0
 local deadline = math.ceil((now + lease - EPOCH) / TICK)
@@ -59,7 +65,7 @@ local function give(id, envelope, attempt, expired)
   budget = budget - #envelope
   local keyed = unique_of(envelope) and 1 or 0
   local fence = keyed * 2 ^ 19 + nonce * 2 ^ 11 + expired * 2 ^ 7 + attempt
-  leased[#leased + 1], leased[#leased + 2] = deadline * FENCES + fence, id
+  leased[#leased + 1], leased[#leased + 2] = string.format('%d', deadline * FENCES + fence), id
   taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = id, fence, envelope
   return true
 end
@@ -81,7 +87,7 @@ end
 local look_round = now - tonumber(s[7]) >= 1000
 if look_round then probe({ errors }, { dead }, {}) end
 if wait == 2 then redis.call('LLEN', wake) end
-if s[17] ~= '0' or s[18] ~= '' then probe({}, {}, { KEYS[13], KEYS[14] }) end
+if gate > IDLE then probe({}, {}, { KEYS[13], KEYS[14] }) end
 
 local all_of -- takes what a sorted set holds that may be given out; only where something is due
 if next_event == 0 or now >= next_event then
@@ -171,7 +177,7 @@ for k = 3, 0, -1 do
     head = head + size
     if steps >= 1000 then more = 1 end
   end
-  if head ~= start then changes[#changes + 1], changes[#changes + 2] = 'head' .. k, head end
+  if head ~= start then change('head' .. k, head) end
   ready = ready or head < tail
 end
 
@@ -180,13 +186,13 @@ if #leased > 0 then
   local expiry = deadline * TICK + EPOCH
   if next_event > 0 and expiry < next_event then
     next_event = expiry
-    changes[#changes + 1], changes[#changes + 2] = 'next_event', next_event
+    change('next_event', next_event)
   end
 end
 if next_event < 0 or #leased == 0 then
   -- @include lib/next_event
   next_event = upcoming(leases, KEYS[4], KEYS[5], KEYS[6], KEYS[7])
-  if next_event ~= tonumber(s[4]) then changes[#changes + 1], changes[#changes + 2] = 'next_event', next_event end
+  if next_event ~= tonumber(s[4]) then change('next_event', next_event) end
 end
 
 -- @include lib/dead
@@ -201,9 +207,10 @@ if look_round then
   if passed > 30000 then rate, seen, gone = 0, 0, 0 end -- nobody was here for long: begin anew
   local sample = math.floor(gone * 1e6 / passed)
   rate = seen == 0 and sample or math.floor(rate + (sample - rate) * passed / (passed + 5000))
-  for name, value in pairs({ drain_at = now, drain_base = departed, drain_rate = rate, drain_seen = seen + gone }) do
-    changes[#changes + 1], changes[#changes + 2] = name, value
-  end
+  change('drain_at', now)
+  change('drain_base', departed)
+  change('drain_rate', rate)
+  change('drain_seen', seen + gone)
 end
 
 if #doomed == 0 and look_round then
@@ -224,20 +231,18 @@ end
 if expired_jobs > 0 then redis.call('HINCRBY', state, 'expired', expired_jobs) end
 if missing > 0 then redis.call('HINCRBY', state, 'missing', missing) end
 if lost > 0 then redis.call('HINCRBY', state, 'leases_expired', lost) end
-if #leased > 0 then redis.call('HINCRBY', state, 'deliveries', #leased / 2) end
+if #leased > 0 then change('deliveries', s[17] + #leased / 2) end
 if freed > 0 then
   bytes = bytes - freed
-  changes[#changes + 1], changes[#changes + 2] = 'bytes', bytes
+  change('bytes', bytes)
 end
 
 -- A worker that slept and found work passes the wake-up on where there is more; one that found none will sleep.
-if wait > 0 and (#leased == 0 or wait == 2) and s[16] ~= '1' then
-  changes[#changes + 1], changes[#changes + 2] = 'idle', 1
-end
+if wait > 0 and (#leased == 0 or wait == 2) then set_gate(IDLE, true) end
 if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
 ready = ready or next_event <= now
 if wait == 2 and ready and #leased > 0 and redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, 1) end
-if left > 0 and (s[17] ~= '0' or s[18] ~= '') then
+if left > 0 and gate > IDLE then
   -- @include lib/room
   room_freed(state, KEYS[13], KEYS[14], now, held - left, bytes)
 end

@@ -7,7 +7,7 @@
 --   1 what   limits | pause | resume | seal | unseal
 --   2 by     who, and why, as they say; cut by the caller
 --   3..      {field, value}, flat: limits only
--- RETURNS {OK, changed, field, value, ...}: the state hash, flat. changed 0: it was so already
+-- RETURNS {OK, changed, field, value, ...}: what the state hash says, flat. changed 0: it was so already
 --   UNDECLARED BAD_FORMAT
 -- COST O(1); lowered limits drop up to 2,000 dead letters, call again while dead_jobs is above
 
@@ -17,12 +17,16 @@
 -- @include lib/charge
 -- @include lib/dead
 -- @include lib/probe
+-- @include lib/gate
+-- @include lib/report
 
 local state, jobs, wake, room, turn, events = KEYS[1], KEYS[2], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local what, by = ARGV[1], ARGV[2]
-local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'sealed_at')
+local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'sealed_at', 'gate')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
 
+local gate = tonumber(s[5])
+-- @include lib/set_gate
 probe({ jobs, KEYS[9] }, { KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8] }, { wake, room, turn })
 redis.call('XLEN', events)
 
@@ -44,6 +48,7 @@ else
   if on ~= (at ~= '0') then
     changed = 1
     redis.call('HSET', state, name .. '_at', on and now or 0, name .. '_by', on and by or '')
+    if name == 'sealed' then set_gate(CLOSED, on) end
   end
 end
 if changed == 1 then
@@ -56,4 +61,4 @@ if changed == 1 then
     room_freed(state, room, turn, now, redis.call('HLEN', jobs) - counts[1], tonumber(counts[2]))
   end
 end
-return { OK, changed, unpack(redis.call('HGETALL', state)) }
+return { OK, changed, unpack((report(state))) }

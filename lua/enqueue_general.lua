@@ -6,16 +6,15 @@
 --   1 state      hash  rw
 --   2 jobs       hash  rw  job id -> envelope
 --   3 wake       list  rw  a token for an idle worker
---   4 producers  hash  rw  producer -> its last number and the answer
---   5 room       list  rw  a token for the producers that wait behind the one whose turn it is
---   6 turn       list  rw  a token for the producer whose turn it is
---   7 unique     hash  rw  digest -> job id
---   8 windows    zset  rw  digest -> ms until which it is held, job or no job
---   9..12 due0..due3  zset  w
---   13 dead      zset  r
---   14 leases    zset  r
+--   4 room       list  rw  a token for the producers that wait behind the one whose turn it is
+--   5 turn       list  rw  a token for the producer whose turn it is
+--   6 unique     hash  rw  digest -> job id
+--   7 windows    zset  rw  digest -> ms until which it is held, job or no job
+--   8..11 due0..due3  zset  w
+--   12 dead      zset  r
+--   13 leases    zset  r
 -- ARGV
---   1 producer   int    issued by attach
+--   1 producer   str    the field that attach gave it: "p" and a number
 --   2 number     str    8 characters chosen at the enlistment, 10 digits of this producer's call; the same in a resend
 --   3 flags      +1 atomic: all or nothing, else the longest prefix   +2 this is a resend
 --   4 wait       0..3   1: take a place in the line if there is no room; 2: the caller has one; 3: it has one and
@@ -32,7 +31,8 @@
 --   FULL_JOBS FULL_BYTES TOO_LARGE WAITERS  nothing stored; reason says the same
 --   place       0 none; 1 it is the caller's turn, wait on `turn`; 2 wait on `room`
 --   CLASH       {CLASH, i}: job i is scheduled later than a score can say
---   SEALED REPEATED UNDECLARED STRANGER BAD_FORMAT as in enqueue; REPEATED has the shape of OK
+--   SEALED      {SEALED, since ms, by}
+--   REPEATED UNDECLARED STRANGER BAD_FORMAT as in enqueue; REPEATED has the shape of OK
 -- COST O(n log N): n is at most 100
 --
 -- No allow-oom: at maxmemory the server refuses the script before it starts. Every check precedes the first
@@ -46,18 +46,19 @@
 -- @include lib/unique
 -- @include lib/oldest
 -- @include lib/refuse
+-- @include lib/gate
 
-local state, jobs, wake, producers, room, turn = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local unique, windows = KEYS[7], KEYS[8]
+local state, jobs, wake, room, turn = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local unique, windows, dead, leases = KEYS[6], KEYS[7], KEYS[12], KEYS[13]
 local producer, number, wait = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local atomic, resent = ARGV[3] % 2 == 1, ARGV[3] >= '2'
 local FIRST, EACH = 5, 6
 local wanted = (#ARGV - FIRST + 1) / EACH
 
 local s = redis.call('HMGET', state, 'format', 'cost', 'max_jobs', 'max_bytes', 'max_job_bytes', 'bytes',
-  'dead_jobs', 'idle', 'blocked', 'turn', 'sealed_at', 'turn_at', 'next_event', 'expiring')
+  'dead_jobs', 'gate', producer, 'turn', 'sealed_at', 'turn_at', 'next_event', 'expiring')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
-local last = redis.call('HGET', producers, producer)
+local last, gate = s[9], tonumber(s[8])
 -- After a flush or a fail-over the same id may be somebody else's.
 if not last or string.sub(last, 1, 8) ~= string.sub(number, 1, 8) then return { STRANGER } end
 
@@ -77,22 +78,23 @@ if string.sub(last, 1, 18) >= number then
   end
   return reply
 end
+-- @include lib/set_gate
 -- @include lib/refused
-if s[11] ~= '0' then
+if is(gate, CLOSED) then
   refused('rejected_sealed', wanted)
   return { SEALED, tonumber(s[11]), redis.call('HGET', state, 'sealed_by') or '' }
 end
 
 local cost, max_jobs, max_bytes, max_job_bytes = tonumber(s[2]), tonumber(s[3]), tonumber(s[4]), tonumber(s[5])
 -- Reads that would fail on a key of a foreign type come before anything is written.
-local waking_possible = s[8] == '1' and redis.call('LLEN', wake) == 0
-for i = 8, 14 do redis.call('ZCARD', KEYS[i]) end
+local waking_possible = is(gate, IDLE) and redis.call('LLEN', wake) == 0
+for i = 7, 13 do redis.call('ZCARD', KEYS[i]) end
 redis.call('HLEN', unique)
 local room_tokens, turn_tokens = redis.call('LLEN', room), redis.call('LLEN', turn)
 
 -- Whose turn is it? Newcomers do not overtake those who wait.
 local ticket = producer .. '.' .. number
-local blocked, holder = s[9] == '1', s[10]
+local holder = s[10]
 local may_enter = true
 if holder ~= '' and holder ~= ticket then
   local silence = now - tonumber(s[12]) -- negative: the clock was set back
@@ -101,20 +103,20 @@ if holder ~= '' and holder ~= ticket then
   else
     holder = '' -- the one whose turn it was has not shown itself for 3 s: it died
     redis.call('HSET', state, 'turn', '')
+    set_gate(TURN, false)
   end
 end
-if may_enter and blocked and holder == '' and wait < 2 then
+if may_enter and is(gate, BLOCKED) and holder == '' and wait < 2 then
   if room_tokens == 0 then
     room_tokens = redis.call('RPUSH', room, 1) -- whoever waits may try; where nobody does, the next call sees this token
     may_enter = false
   else
-    blocked = false
-    redis.call('HSET', state, 'blocked', 0)
+    set_gate(BLOCKED, false)
   end
 end
 
 if redis.call('ZCARD', windows) > 0 then
-  local freed = close_windows(unique, windows, jobs, KEYS[13], now)
+  local freed = close_windows(unique, windows, jobs, dead, now)
   if freed > 0 then bytes = redis.call('HINCRBY', state, 'bytes', -freed) end
 end
 
@@ -122,12 +124,12 @@ end
 local function lapsed(id)
   local envelope = redis.call('HGET', jobs, id)
   local expires = envelope and expires_at(envelope)
-  if not expires or expires > now or redis.call('ZSCORE', KEYS[14], id) or redis.call('ZSCORE', KEYS[13], id) then
+  if not expires or expires > now or redis.call('ZSCORE', leases, id) or redis.call('ZSCORE', dead, id) then
     return false
   end
   local freed = free_unique(unique, windows, unique_of(envelope), id) + charge_of(#envelope, cost)
   redis.call('HDEL', jobs, id)
-  redis.call('ZREM', KEYS[9 + tonumber(id) % 4], id)
+  redis.call('ZREM', KEYS[8 + tonumber(id) % 4], id)
   redis.call('HINCRBY', state, 'expired', 1)
   bytes, held = redis.call('HINCRBY', state, 'bytes', -freed), held - 1
   return true
@@ -178,7 +180,7 @@ local function fit()
       open = redis.call('ZSCORE', windows, digest)
     end
     if holds and (seen[digest] or open and tonumber(open) > now
-        or redis.call('HEXISTS', jobs, holds) == 1 and not redis.call('ZSCORE', KEYS[13], holds)) then
+        or redis.call('HEXISTS', jobs, holds) == 1 and not redis.call('ZSCORE', dead, holds)) then
       job.id, job.dup = holds, true
     else
       local charge = charge_of(#envelope, cost)
@@ -206,7 +208,7 @@ local function fit()
           if string.sub(due, 1, 1) == '+' then ms = now + ms end
           job.score = (ms - EPOCH) * COUNTS
           if ms - EPOCH >= 2 ^ 41 then return i end
-          job.score, job.due, slot = math.max(job.score, 0), KEYS[9 + slot], slot + 4
+          job.score, job.due, slot = math.max(job.score, 0), KEYS[8 + slot], slot + 4
           job.ms = math.max(ms, EPOCH)
         end
         local tail = tails[slot] or tonumber(redis.call('HGET', state, 'tail' .. slot))
@@ -236,7 +238,7 @@ local full = reason == FULL_JOBS or reason == FULL_BYTES
 if full and s[14] == '1' then
   drop_expired()
   for _ = 1, 10 do
-    local freed = close_windows(unique, windows, jobs, KEYS[13], now)
+    local freed = close_windows(unique, windows, jobs, dead, now)
     if freed == 0 then break end
     bytes = redis.call('HINCRBY', state, 'bytes', -freed)
   end
@@ -260,9 +262,10 @@ elseif reason ~= 0 then -- take, or keep, a place in the line; a caller that wai
   if may_enter and (holder == ticket or holder == '') then
     if holder == '' and turn_tokens > 0 then redis.call('DEL', turn) end
     redis.call('HSET', state, 'turn', ticket, 'turn_at', now, 'turn_bytes', total_charge)
+    set_gate(TURN, true)
     place = 1
   else
-    redis.call('HSET', state, 'blocked', 1)
+    set_gate(BLOCKED, true)
     place = 2
   end
 end
@@ -302,19 +305,18 @@ if added > 0 then
     changes[#changes + 1], changes[#changes + 2] = 'tail' .. slot, tail
   end
   -- A worker that sleeps until the next event must learn of an earlier one.
-  if s[8] == '1' and (ring or earliest ~= next_event) then
-    if waking_possible then
-      redis.call('RPUSH', wake, 1)
-    else
-      changes[#changes + 1], changes[#changes + 2] = 'idle', 0
-    end
+  if is(gate, IDLE) and (ring or earliest ~= next_event) then
+    if waking_possible then redis.call('RPUSH', wake, 1) else set_gate(IDLE, false) end
   end
   redis.call('HSET', state, unpack(changes))
 end
 if wait >= 2 and place == 0 then -- out of the line: the next one may try
-  if holder == ticket then redis.call('HSET', state, 'turn', '') end
-  if blocked then
-    if room_tokens == 0 then redis.call('RPUSH', room, 1) else redis.call('HSET', state, 'blocked', 0) end
+  if holder == ticket then
+    redis.call('HSET', state, 'turn', '')
+    set_gate(TURN, false)
+  end
+  if is(gate, BLOCKED) then
+    if room_tokens == 0 then redis.call('RPUSH', room, 1) else set_gate(BLOCKED, false) end
   end
 end
 
@@ -325,5 +327,5 @@ for _, job in ipairs(plan) do
   reply[#reply + 1] = job.dup and 1 or 0
   record = record .. ' ' .. job.id .. (job.dup and 'd' or '')
 end
-if #plan > 0 then redis.call('HSET', producers, producer, record) end
+if #plan > 0 then redis.call('HSET', state, producer, record) end
 return reply

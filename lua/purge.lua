@@ -19,6 +19,7 @@
 -- @include lib/where
 -- @include lib/dead
 -- @include lib/probe
+-- @include lib/gate
 -- @include lib/remove
 
 local state, which, n = KEYS[1], ARGV[1], tonumber(ARGV[2])

@@ -19,6 +19,7 @@
 -- @include lib/where
 -- @include lib/dead
 -- @include lib/probe
+-- @include lib/gate
 -- @include lib/remove
 
 probe_remove()

@@ -24,16 +24,18 @@
 -- @include lib/envelope
 -- @include lib/unique
 -- @include lib/end_job
+-- @include lib/gate
 
 local state, jobs, leases, unique, windows, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[10], KEYS[11], KEYS[12]
-local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'next_event', 'idle', 'blocked', 'turn')
+local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'next_event', 'gate', 'acked')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
 local cost, bytes, next_event = tonumber(s[2]), tonumber(s[3]), tonumber(s[5])
-local resent = ARGV[1] == '2'
+local resent, gate = ARGV[1] == '2', tonumber(s[6])
+-- @include lib/set_gate
 
 -- A key of a foreign type has to fail before anything is written.
 local held = redis.call('HLEN', jobs) - s[4]
-local waking_possible = s[6] == '1' and redis.call('LLEN', wake) == 0
+local waking_possible = is(gate, IDLE) and redis.call('LLEN', wake) == 0
 if ARGV[3] ~= '0' or ARGV[4] ~= '0' then
   for i = 4, 7 do redis.call('ZCARD', KEYS[i]) end
 end
@@ -41,7 +43,7 @@ if ARGV[5] ~= '0' then
   redis.call('ZCARD', KEYS[8])
   redis.call('HLEN', KEYS[9])
 end
-if s[7] ~= '0' or s[8] ~= '' then
+if gate > IDLE then
   redis.call('LLEN', KEYS[13])
   redis.call('LLEN', KEYS[14])
 end
@@ -64,7 +66,7 @@ for i = 1, #ids do
 end
 
 local reply = { OK, 0, 0 }
-local ended, bury, freed, left, next = {}, {}, 0, 0, next_event
+local ended, gone, bury, freed, left, next = {}, {}, {}, 0, 0, next_event
 local settled = { 0, 0, 0, 0 }
 local kind, until_kind = 1, tonumber(ARGV[2])
 for i, id in ipairs(ids) do
@@ -76,14 +78,20 @@ for i, id in ipairs(ids) do
   local score, fence = tonumber(scores[i] or -1), tonumber(ARGV[place + 1])
   if score < 0 or score % FENCES ~= fence or settled[id] then
     reply[#reply + 1] = i
-    reply[#reply + 1] = redis.call('HEXISTS', jobs, id) == 0 and 1 or 0
+    reply[#reply + 1] = (settled[id] == 1 or redis.call('HEXISTS', jobs, id) == 0) and 1 or 0
   else
-    settled[id] = true
+    settled[id] = kind
     settled[kind] = settled[kind] + 1
     local attempt, expired, keyed = score % 128, math.floor(score / 128) % 16, fence >= 2 ^ 19
     ended[#ended + 1] = id
     if kind == 1 then
-      freed = freed + (end_job(jobs, unique, windows, cost, id, keyed) or 0)
+      local size = keyed and 0 or redis.call('HSTRLEN', jobs, id)
+      if size > 0 then
+        gone[#gone + 1] = id -- all of them in one command, below
+        freed = freed + charge_of(size, cost)
+      else
+        freed = freed + (end_job(jobs, unique, windows, cost, id, keyed) or 0)
+      end
       left = left + 1
     elseif kind == 4 then
       local size = 0
@@ -115,6 +123,7 @@ end
 
 local changes = {}
 if #ended > 0 then redis.call('ZREM', leases, unpack(ended)) end
+if #gone > 0 then redis.call('HDEL', jobs, unpack(gone)) end
 if #bury > 0 then
   -- @include lib/dead
   local d = load_dead(state, now)
@@ -125,24 +134,24 @@ if #bury > 0 then
   end
   save_dead(state, jobs, KEYS[8], KEYS[9], cost, d)
 end
-for i, counter in ipairs({ 'acked', 'retried', 'released', 'buried' }) do
-  if settled[i] > 0 then redis.call('HINCRBY', state, counter, settled[i]) end
+if settled[1] > 0 then changes[1], changes[2] = 'acked', string.format('%d', s[7] + settled[1]) end
+for i, counter in ipairs({ 'retried', 'released', 'buried' }) do
+  if settled[i + 1] > 0 then redis.call('HINCRBY', state, counter, settled[i + 1]) end
 end
 if #reply > 3 and not resent then redis.call('HINCRBY', state, 'leases_lost', (#reply - 3) / 2) end
 if freed > 0 then
   bytes = bytes - freed
-  changes[#changes + 1], changes[#changes + 2] = 'bytes', bytes
+  changes[#changes + 1], changes[#changes + 2] = 'bytes', string.format('%d', bytes)
 end
 if next ~= next_event then
-  changes[#changes + 1], changes[#changes + 2] = 'next_event', next
+  changes[#changes + 1], changes[#changes + 2] = 'next_event', string.format('%d', next)
   -- A worker that sleeps until the next event must learn of an earlier one.
-  if s[6] == '1' and not waking_possible then changes[#changes + 1], changes[#changes + 2] = 'idle', 0 end
-  if waking_possible then redis.call('RPUSH', wake, 1) end
+  if waking_possible then redis.call('RPUSH', wake, 1) else set_gate(IDLE, false) end
 end
 if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
 
 held = held - left
-if left > 0 and (s[7] ~= '0' or s[8] ~= '') then
+if left > 0 and gate > IDLE then
   -- @include lib/room
   room_freed(state, KEYS[13], KEYS[14], now, held, bytes)
 end

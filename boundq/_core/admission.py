@@ -83,9 +83,9 @@ class Admission:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._plain_keys = core.keys.of("state", "jobs", "wake", "producers")
+        self._plain_keys = core.keys.of("state", "jobs", "wake")
         self._general_keys = core.keys.of(
-            *("state", "jobs", "wake", "producers", "room", "turn", "unique", "windows"),
+            *("state", "jobs", "wake", "room", "turn", "unique", "windows"),
             *("due0", "due1", "due2", "due3", "dead", "leases"),
         )
         self._room, self._turn = core.keys.of("room", "turn")
@@ -97,8 +97,9 @@ class Admission:
 
         The list has a `Receipt` for each admitted job, in order, and after them one `Rejection` if not all were.
         """
-        size = max(job.size for job in jobs)
-        if size > (yield from self._most(session, size)):
+        size = jobs[0].size if len(jobs) == 1 else max(job.size for job in jobs)
+        known = session.producer != 0 and size <= (self._core.max_job_bytes or 0)
+        if not known and size > (yield from self._most(session, size)):
             first = next(place for place, job in enumerate(jobs) if job.size > (self._core.max_job_bytes or 0))
             refusal = self._too_large(jobs[first])
             if atomic or first == 0:
@@ -145,7 +146,10 @@ class Admission:
             yield from self._core.attach(session, producer=session.producer == 0)
         if not attempt.again:
             session.next_number()
-        general = attempt.wait != _NO or any(job.general or job.level != jobs[0].level for job in jobs)
+        level = jobs[0].level
+        general = attempt.wait != _NO or jobs[0].general
+        if len(jobs) > 1 and not general:
+            general = any(job.general or job.level != level for job in jobs)
         if attempt.atomic and len(jobs) > (MOST_GENERAL if general else MOST_PLAIN):
             most = MOST_GENERAL if general else MOST_PLAIN
             raise ConfigError("jobs", len(jobs), f"atomic=True takes {most} of these at most: one script's worth")
@@ -186,12 +190,12 @@ class Admission:
     def _plain(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Call:
         created = session.created()
         envelopes = [job.envelope(created) for job in jobs]
-        head = (session.producer, session.number, int(attempt.atomic), jobs[0].level)
+        head = (session.field, session.number, int(attempt.atomic), jobs[0].level)
         return Call(load("enqueue"), self._plain_keys, (*head, *envelopes), flags=FLAGS)
 
     def _general(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Call:
         created = session.created()
-        args: list[bytes | str | int] = [session.producer, session.number, int(attempt.atomic), attempt.wait]
+        args: list[bytes | str | int] = [session.field, session.number, int(attempt.atomic), attempt.wait]
         for job in jobs:
             args += (job.level, job.due, job.expires, job.digest, job.window, job.envelope(created))
         return Call(load("enqueue_general"), self._general_keys, args, flags=FLAGS)
@@ -201,8 +205,6 @@ class Admission:
 
     def _read_plain(self, answer: Answer, _jobs: Sequence[Prepared]) -> tuple[list[Outcome], int]:
         reply = self._core.check(answer)
-        if reply[0] == status.SEALED:
-            return [self._sealed(reply)], _FRESH
         _, admitted, first, held, size, *refusal = reply
         outcomes: list[Outcome] = [
             Receipt(str(number), False, held, size) for number in range(first, first + 8 * admitted, 8)

@@ -15,8 +15,8 @@ from boundq.model import State, as_text
 
 # A purge takes out so many jobs in one script.
 PURGE_STEP = 500
-# Who changed something, and why, is kept in so many bytes: a longer text would unpack the small state hash.
-BY_BYTES = 60
+# Who changed something, and why, is kept in so many bytes.
+BY_BYTES = 200
 _CONTROL = (*PLACES, "wake", "room", "turn", "events")
 _REMOVE = (*ENDINGS, "room", "turn")
 

@@ -65,7 +65,7 @@ class Inspection:
 
     def stats(self) -> Flow[Stats]:
         """The queue in numbers."""
-        parts = (*PLACES[:7], "unique", "windows", "producers")
+        parts = (*PLACES[:7], "unique", "windows")
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
 

@@ -120,9 +120,16 @@ class WireOnce:
     def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         if self._wire is not None and self._wire.idle and self._wire.dead:
             self.close()
+        replies: list[Any] = []
+        if self._wire is not None and isinstance(call, Call) and call.block is None:
+            replies = self._exchange(self._wire, call.packed(), 1, deadline)
+            if not isinstance(replies[0], ErrorReply):
+                return replies[0], None  # nearly always this is all there is to it
         steps = attempt(call)
         try:
             send = next(steps)
+            if replies:
+                send = steps.send(replies)
             while True:
                 send = steps.send(self._write(send, deadline))
         except StopIteration as done:
@@ -143,9 +150,11 @@ class WireOnce:
         if send.home:
             self.close()
             self._address = self._node(send.home)
-        wire = self._wire or self._connect(deadline)
+        return self._exchange(self._wire or self._connect(deadline), send.data, send.replies, deadline)
+
+    def _exchange(self, wire: Wire, data: bytes, count: int, deadline: float) -> list[Any]:
         try:
-            return wire.exchange(send.data, send.replies, deadline)
+            return wire.exchange(data, count, deadline)
         except BaseException:  # an interrupt too: an answer is still to come on this connection
             self.close()
             raise

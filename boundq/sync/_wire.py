@@ -4,11 +4,16 @@ One connection to a server: bytes out, replies in, each within a time.
 redis-py's `Connection` opens it (TCP, TLS, unix socket, user and password, database); from then on the socket is
 ours, read by hiredis. That leaves out redis-py's pool, packing and repeats, and lets every exchange have a deadline
 of its own.
+
+The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO) where it can. A timeout of Python's own makes the socket
+non-blocking, and each operation a `poll` and a call instead of a call.
 """
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 import time
 from typing import Any
 
@@ -20,6 +25,8 @@ from boundq._target import Target
 
 _NOTHING = object()
 _BUFFER = 65536
+# More than the kernel takes at once may wait for room several times; then Python looks at the clock in between.
+_AT_ONCE = 65536
 # After so long without a word it is worth a look whether the server has hung up, in seconds.
 IDLE_SECONDS = 0.01
 
@@ -47,6 +54,11 @@ class Wire:
         except (redis.RedisError, OSError) as error:
             raise lost_connecting(error) from error
         self._socket: socket.socket = self._connection._sock
+        # Not so for TLS, whose reads are several; for gevent's sockets; and on Windows, which has other options.
+        self._kernel = os.name == "posix" and type(self._socket).__module__ == "socket"
+        self._timeout = 0.0
+        if self._kernel:
+            self._socket.settimeout(None)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(_BUFFER)
         self._used_at = time.monotonic()
@@ -66,8 +78,7 @@ class Wire:
         """
         sock, reader = self._socket, self._reader
         try:
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            sock.sendall(data)
+            self._send(data, deadline)
         except OSError as error:
             if farewell := self._farewell():
                 raise lost_introducing(farewell) from error
@@ -76,16 +87,23 @@ class Wire:
             sent = count > 1 or type(sock) is not socket.socket
             raise Lost(_reason(error), sent, str(error)) from error
         replies: list[Any] = []
+        waited = False
         while len(replies) < count:
             try:
                 reply = reader.gets()
                 if reply is _NOTHING:
-                    sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                    if waited:
+                        self._allow(deadline)
+                    waited = True
                     size = sock.recv_into(self._buffer)
                     if size == 0:
                         raise Lost("reset", True, "the server closed the connection")
                     reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer does; hiredis' stub says bytes
                     continue
+            except BlockingIOError as error:  # the kernel's time was over
+                if time.monotonic() < deadline:
+                    continue
+                raise Lost("timeout", True, "no answer in time") from error
             except OSError as error:
                 raise Lost(_reason(error), True, str(error)) from error
             except hiredis.ProtocolError as error:
@@ -93,6 +111,28 @@ class Wire:
             replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
         self._used_at = time.monotonic()
         return replies
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        self._allow(deadline)
+        if self._kernel and len(data) > _AT_ONCE:
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._socket.sendall(data)
+            self._socket.settimeout(None)
+        else:
+            self._socket.sendall(data)
+
+    def _allow(self, deadline: float) -> None:
+        """Let the socket's next call take until then."""
+        left = max(deadline - time.monotonic(), 0.001)
+        if not self._kernel:
+            self._socket.settimeout(left)
+        # A little more does no harm, nor does less: who is woken early looks at the clock, and waits on.
+        elif not left / 2 <= self._timeout <= left + 0.05:
+            whole, part = divmod(left, 1)
+            timeval = struct.pack("@ll", int(whole), int(part * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            self._timeout = left
 
     def _farewell(self) -> ErrorReply | None:
         """What the server said before it hung up on us: that it has no free connection, say."""
@@ -113,6 +153,8 @@ class Wire:
     def dead(self) -> bool:
         """Whether the server has hung up meanwhile, or said something that nobody asked for."""
         try:
+            if self._kernel:
+                return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) is not None
             self._socket.setblocking(False)
             return self._socket.recv(1, socket.MSG_PEEK) is not None
         except (BlockingIOError, InterruptedError):
@@ -126,4 +168,4 @@ class Wire:
 
 
 def _reason(error: OSError) -> str:
-    return "timeout" if isinstance(error, TimeoutError) else "reset"
+    return "timeout" if isinstance(error, (TimeoutError, BlockingIOError)) else "reset"

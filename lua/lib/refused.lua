@@ -2,7 +2,7 @@
 -- cannot be admitted after it: the caller is told that the job was certainly not stored.
 local function refused(counter, count)
   if resent then
-    redis.call('HSET', producers, producer, number .. ' x')
+    redis.call('HSET', state, producer, number .. ' x')
   else
     redis.call('HINCRBY', state, counter, count)
   end

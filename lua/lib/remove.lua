@@ -6,7 +6,7 @@ local function probe_remove()
 end
 local function remove_jobs(ids, counter)
   local state, jobs, leases, dead, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[8], KEYS[9]
-  local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'dead_bytes', 'blocked', 'turn')
+  local s = redis.call('HMGET', state, 'format', 'cost', 'bytes', 'dead_jobs', 'dead_bytes', 'gate')
   if s[1] ~= '1' then return nil end
   local cost, bytes, dead_jobs, dead_bytes = tonumber(s[2]), tonumber(s[3]), tonumber(s[4]), tonumber(s[5])
   local removed, left, missing = {}, 0, 0
@@ -33,7 +33,9 @@ local function remove_jobs(ids, counter)
   redis.call('HSET', state, 'bytes', bytes, 'dead_jobs', dead_jobs, 'dead_bytes', dead_bytes)
   if #removed > 0 then redis.call('HINCRBY', state, counter, #removed) end
   if missing > 0 then redis.call('HINCRBY', state, 'missing', missing) end
-  if left > 0 and (s[6] ~= '0' or s[7] ~= '') then
+  local gate = tonumber(s[6])
+  -- @include lib/set_gate
+  if left > 0 and gate > IDLE then
     -- @include lib/room
     room_freed(state, KEYS[12], KEYS[13], now, redis.call('HLEN', jobs) - dead_jobs, bytes)
   end

@@ -8,7 +8,7 @@ from boundq import DataError, Limits
 from tests.contract._env import Env, claim_one, take
 
 PARTS = {
-    **dict.fromkeys(("state", "jobs", "errors", "unique", "producers"), "hash"),
+    **dict.fromkeys(("state", "jobs", "errors", "unique"), "hash"),
     **dict.fromkeys(("leases", "due0", "due1", "due2", "due3", "dead", "windows"), "zset"),
     **dict.fromkeys(("wake", "room", "turn"), "list"),
     "events": "stream",

@@ -444,7 +444,7 @@ def furnish_idle(queue: Queue, server: Server) -> list[Any]:
     queue.enqueue_bytes(b"buried")
     leases = queue.claim(4)
     leases.pop().bury("why", "text")
-    server.cli("HSET", f"boundq:{{{queue.name}}}:state", "idle", 1)
+    server.cli("HSET", f"boundq:{{{queue.name}}}:state", "gate", 1)
     return leases
 
 
@@ -457,7 +457,7 @@ def furnish_full(queue: Queue, server: Server) -> list[Any]:
     with suppress(QueueFull):
         while True:
             queue.enqueue_bytes(b"filler")
-    server.cli("HSET", f"boundq:{{{queue.name}}}:state", "blocked", 1)
+    server.cli("HSET", f"boundq:{{{queue.name}}}:state", "gate", 3)
     return leases
 
 

@@ -116,7 +116,7 @@ def stored(env: Env) -> dict[str, Any]:
     found: dict[str, Any] = {"keys": env.command("DBSIZE")}
     for part in (
         *("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors", "unique", "windows"),
-        *("wake", "room", "turn", "producers", "events"),
+        *("wake", "room", "turn", "events"),
     ):
         kind = env.command("TYPE", env.key(part))
         if kind != b"none":
@@ -124,7 +124,7 @@ def stored(env: Env) -> dict[str, Any]:
             # Looking at a hash may move it around in memory, so its order means nothing.
             found[part] = dict(zip(value[::2], value[1::2], strict=True)) if kind == b"hash" else value
     del found["state"][b"producer"]
-    found["producers"] = {one: said for one, said in found["producers"].items() if not said.endswith(b"0 x")}
+    found["state"] = {one: said for one, said in found["state"].items() if not said.endswith(b"0 x")}
     return found
 
 

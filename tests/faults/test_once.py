@@ -458,7 +458,7 @@ def evict(server: Server, name: str) -> None:
     sha = server.cli("SCRIPT", "LOAD", call.script.text)
     code = (
         "for i = 1, 4096 do redis.call('HINCRBY', KEYS[1], 'producer', 1) end "
-        "redis.call('HDEL', KEYS[15], redis.call('HGET', KEYS[1], 'producer') - 4096)"
+        "redis.call('HDEL', KEYS[1], 'p' .. redis.call('HGET', KEYS[1], 'producer') - 4096)"
     )
     server.cli("EVAL", code, len(call.keys), *call.keys)
     server.cli("EVALSHA", sha, len(call.keys), *call.keys, *call.args)

@@ -105,10 +105,10 @@ class Job:
 
 PARTS = (
     *("state", "jobs", "leases", "due0", "due1", "due2", "due3", "dead", "errors", "unique", "windows"),
-    *("wake", "room", "turn", "producers"),
+    *("wake", "room", "turn"),
 )
 READS = {"hash": (b"HGETALL",), "zset": (b"ZRANGE", 0, -1, b"WITHSCORES"), "list": (b"LRANGE", 0, -1)}
-KINDS = dict(zip(PARTS, ["hash", "hash", *["zset"] * 6, "hash", "hash", "zset", *["list"] * 3, "hash"], strict=True))
+KINDS = dict(zip(PARTS, ["hash", "hash", *["zset"] * 6, "hash", "hash", "zset", *["list"] * 3], strict=True))
 
 
 class Keyspace:
@@ -124,7 +124,7 @@ class Keyspace:
         self.envelopes = {name.decode(): value for name, value in flat["jobs"].items()}
         self.unique = {digest: job.decode() for digest, job in flat["unique"].items()}
         self.windows = {digest: int(score) for digest, score in flat["windows"].items()}
-        self.producers = {int(name): value.decode() for name, value in flat["producers"].items()}
+        self.producers = {name for name in self.state if name[0] == "p" and name[1:].isdecimal()}
         self.tokens = {part: len(raw[part]) for part in ("wake", "room", "turn")}
         self.errors = {name.decode(): value for name, value in flat["errors"].items()}
         zsets = {part: {name.decode(): int(score) for name, score in flat[part].items()} for part in PARTS[2:8]}
@@ -215,7 +215,7 @@ class Oracle:
     limits: dict[str, int] = field(default_factory=dict)
     unique: dict[bytes, str] = field(default_factory=dict)
     windows: dict[bytes, int] = field(default_factory=dict)
-    answers: dict[int, tuple[str, list[tuple[str, bool]], bool]] = field(default_factory=dict)
+    answers: dict[str, tuple[str, list[tuple[str, bool]], bool]] = field(default_factory=dict)
     tails: list[int] = field(default_factory=lambda: [0] * 8)
     cost: int = 0
     producers: int = 0
@@ -313,7 +313,7 @@ class Oracle:
         assert after.number("paused_at") == self.paused
         assert after.number("sealed_at") == self.sealed
         assert {name: after.number(name) for name in self.limits} == self.limits
-        assert set(after.producers) == set(self.answers)
+        assert after.producers == set(self.answers)
         for counter in (
             *("acked", "buried", "cancelled", "expired", "dropped", "purged", "retried", "released", "deliveries"),
             *("leases_expired", "leases_lost", "missing", "rejected_jobs", "rejected_bytes", "rejected_job_bytes"),
@@ -323,7 +323,10 @@ class Oracle:
             assert found == self.counters[counter], f"{counter} is {found}, should be {self.counters[counter]}"
         # The line of waiting producers is the script's own affair; it is looked at from outside.
         self.turn, self.turn_at = after.state["turn"], after.number("turn_at")
-        self.blocked, self.tokens = after.state["blocked"] == "1", dict(after.tokens)
+        gate = after.number("gate")
+        self.blocked, self.tokens = bool(gate & 2), dict(after.tokens)
+        assert bool(gate & 4) == bool(self.turn)
+        assert bool(gate & 8) == bool(self.sealed)
 
     # -- jobs come and go
 
@@ -373,12 +376,12 @@ class Oracle:
             self.limits = {args[i].decode(): int(args[i + 1]) for i in range(2, len(args), 2)}
         if args[1]:
             self.producers += 1
-            self.answers[self.producers] = (args[1].decode() + "0000000000", [], True)
+            self.answers[f"p{self.producers}"] = (args[1].decode() + "0000000000", [], True)
         assert reply[:4] == [STATUS["OK"], self.now, self.producers if args[1] else 0, int(created)]
 
     def _known(self, args: list[bytes], reply: list[Any], count: int, *, general: bool) -> bool:
         """Whether the call needs no admission: a stranger's, a repeat, a sealed queue's."""
-        producer, number = int(args[0]), args[1].decode()
+        producer, number = args[0].decode(), args[1].decode()
         if producer not in self.answers or self.answers[producer][0][:8] != number[:8]:
             assert reply == [STATUS["STRANGER"]]
             return True
@@ -393,6 +396,9 @@ class Oracle:
             else:
                 said = [(str(reply[2] + 8 * i), False) for i in range(reply[1])]
             assert said == first_answer, f"the first answer was {first_answer}, the resend got {said}"
+            return True
+        if self.sealed and not general:
+            assert reply == [STATUS["GENERAL"]]
             return True
         if self.sealed:
             assert reply[:2] == [STATUS["SEALED"], self.sealed]
@@ -414,7 +420,7 @@ class Oracle:
 
     def _refused(self, reason: str, count: int, args: list[bytes]) -> None:
         if int(args[2]) & 2:  # a resend: its first sending must not be admitted after this
-            self.answers[int(args[0])] = (args[1].decode(), [], True)
+            self.answers[args[0].decode()] = (args[1].decode(), [], True)
             return
         names = {"TOO_LARGE": "job_bytes", "FULL_JOBS": "jobs", "FULL_BYTES": "bytes"}
         name = names.get(reason, reason.lower())
@@ -439,7 +445,7 @@ class Oracle:
         if atomic and reason:
             if reason == "FULL_JOBS":
                 used, requested = len(self.held), len(envelopes)
-            elif reason == "FULL_BYTES" and fitting:
+            elif reason == "FULL_BYTES":
                 used, requested = self.bytes, sum(charge_of(len(one), self.cost) for one in envelopes)
             fitting = 0
         if reason in ("FULL_JOBS", "FULL_BYTES") and self.expiring:
@@ -449,7 +455,7 @@ class Oracle:
         if reason:
             self._refused(reason, len(envelopes) - fitting, args)
         if names:
-            self.answers[int(args[0])] = (args[1].decode(), [(name, False) for name in names], False)
+            self.answers[args[0].decode()] = (args[1].decode(), [(name, False) for name in names], False)
         code = STATUS["OK"] if names else STATUS[reason]
         expected = [code, fitting, int(names[0]) if names else 0, len(self.held), self.bytes]
         if reason:
@@ -461,7 +467,7 @@ class Oracle:
         atomic, wait = bool(int(args[2]) & 1), int(args[3])
         if self._known(args, reply, len(jobs), general=True):
             return
-        may_enter = self._may_enter(f"{int(args[0])}.{args[1].decode()}", wait)
+        may_enter = self._may_enter(f"{args[0].decode()}.{args[1].decode()}", wait)
         for digest, until in list(self.windows.items()):
             if until <= self.now:
                 del self.windows[digest]
@@ -511,7 +517,7 @@ class Oracle:
         assert reply[0] == (STATUS["OK"] if plan else STATUS[reason])
         assert reply[1:4] == [len(plan), len(self.held), self.bytes]
         if plan:
-            self.answers[int(args[0])] = (args[1].decode(), said, True)
+            self.answers[args[0].decode()] = (args[1].decode(), said, True)
 
     def _fit(self, jobs: list[list[bytes]], *, atomic: bool, may_enter: bool) -> Any:
         """The plan (None: a job is scheduled too far away), the reason of the first refusal, and its numbers."""

@@ -594,7 +594,7 @@ class Machine(RuleBasedStateMachine):
         """A producer is one of more than 4,096: the server does not know it any more."""
         producer = sorted(self.oracle.answers)[place % len(self.oracle.answers)]
         del self.oracle.answers[producer]
-        self.world.line.command("HDEL", self.world.keys["producers"], producer)
+        self.world.line.command("HDEL", self.world.keys["state"], producer)
 
     @invariant()
     def answers(self) -> None:

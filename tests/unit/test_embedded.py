@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -290,13 +292,22 @@ def test_stuck_server_is_not_given_up(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_loading_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that loads its data takes as long as it takes: it says so all the time."""
-    monkeypatch.setattr(_embedded, "PATIENCE", 0.1)
-    answers = iter([["-LOADING server is loading the dataset in memory"]] * 40)  # 0.2 s at least
-    really = _embedded._ask
+    answers = iter([["-LOADING server is loading the dataset in memory"]] * 40)
+    really, passed = _embedded._ask, 0.0
+
+    def ask_loading(path: str, *words: str) -> list[str]:
+        nonlocal passed
+        answer = next(answers, None)
+        passed += _embedded.PATIENCE / 2 if answer else 0
+        return answer or really(path, *words)
+
     with EmbeddedServer(folder):
-        monkeypatch.setattr(_embedded, "_ask", lambda path, *words: next(answers, None) or really(path, *words))
+        monkeypatch.setattr(_embedded, "_ask", ask_loading)
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed, sleep=time.sleep)
+        monkeypatch.setattr(_embedded, "time", clock)
         with EmbeddedServer(folder) as other:
             assert next(answers, None) is None
+            assert passed > 10 * _embedded.PATIENCE
             assert ask(other.url, "PING") == "+PONG"
 
 
