@@ -247,6 +247,7 @@ def texts_of(error: BaseException) -> str:
     return "".join([str(error), repr(error), *traceback.format_exception(error)])
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("state", STATES)
 def test_what_a_call_says(
     fresh_server: FreshServer, queue_name: str, state: str, monkeypatch: pytest.MonkeyPatch
@@ -285,6 +286,7 @@ def test_what_a_call_says(
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("state", PASSING)
 def test_what_passes_is_survived(shell: Shell, fresh_server: FreshServer, queue_name: str, state: str) -> None:
     """A state that passes within the deadline is not seen by the caller: the job is stored once."""

@@ -38,6 +38,8 @@ from tests.faults._shell import (
     meddle,
 )
 
+pytestmark = pytest.mark.everywhere
+
 RUN = 200
 # The first sending waits for its answer half of this, and not less than the second of silence after which the
 # asyncio shell takes a connection for dead.
