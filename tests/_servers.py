@@ -276,19 +276,21 @@ class Server:
 
     Args:
         kind: Which server.
-        tcp: Also listen on a free port of 127.0.0.1. Implied by ``cluster_enabled``, which needs it.
+        tcp: Also listen on a free port of 127.0.0.1. Implied by ``cluster_enabled`` and ``sentinel``, which need it.
+        sentinel: Be a Sentinel, which watches others: see ``_sentinel.py``.
         config: Directives with ``_`` for ``-``: ``maxmemory="20mb", appendonly="yes", requirepass="x"``.
             The default persists nothing and evicts nothing.
     """
 
-    def __init__(self, kind: Kind, *, tcp: bool = False, **config: str | int) -> None:
+    def __init__(self, kind: Kind, *, tcp: bool = False, sentinel: bool = False, **config: str | int) -> None:
         self.kind = kind
         self.version = kind.binary.version
         self.folder = new_folder()
         self.socket_path = str(self.folder / "s")
         self.port: int | None = None
         self._cluster = config.get("cluster_enabled") == "yes"
-        self._tcp = tcp or self._cluster
+        self._mode = ["--sentinel"] if sentinel else []
+        self._tcp = tcp or self._cluster or sentinel
         self._config = config
         self._password = str(config.get("requirepass", ""))
         self._process: subprocess.Popen[bytes] | None = None
@@ -434,7 +436,7 @@ class Server:
         path.write_text("\n".join(lines) + "\n")
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [self.kind.binary.path, path],
+                [self.kind.binary.path, path, *self._mode],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -22,7 +22,9 @@ from tests._servers import CHOICE, Kind, Missing, Server, kind_for, kinds, lefto
 
 
 class FreshServer(Protocol):
-    def __call__(self, kind: Kind | None = None, *, tcp: bool = False, **config: str | int) -> Server: ...
+    def __call__(
+        self, kind: Kind | None = None, *, tcp: bool = False, sentinel: bool = False, **config: str | int
+    ) -> Server: ...
 
 
 class NewProxy(Protocol):
@@ -143,10 +145,12 @@ def fresh_server(any_kind: Kind) -> Iterator[FreshServer]:
     """Start servers of the test's own, to configure, fill and break: ``fresh_server(maxmemory="20mb")``."""
     with ExitStack() as stack:
 
-        def start(kind: Kind | None = None, *, tcp: bool = False, **config: str | int) -> Server:
+        def start(
+            kind: Kind | None = None, *, tcp: bool = False, sentinel: bool = False, **config: str | int
+        ) -> Server:
             kind = kind or any_kind
             _need(kind)
-            server = Server(kind, tcp=tcp, **config)
+            server = Server(kind, tcp=tcp, sentinel=sentinel, **config)
             stack.callback(server.close)
             return server.start()
 

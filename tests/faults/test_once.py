@@ -36,6 +36,7 @@ from tests.faults._shell import (
     is_resend,
     is_script,
     meddle,
+    stored,
 )
 
 pytestmark = pytest.mark.everywhere
@@ -61,19 +62,6 @@ def filled(options: Options, number: int) -> Options:
 
 def number_of(payload: bytes) -> int:
     return int(payload.split(b"-")[1])
-
-
-def stored(direct: Queue) -> list[bytes]:
-    """The payloads of all jobs that are held."""
-    found = []
-    for state in ("ready", "scheduled", "active"):
-        after: str | None = None
-        while True:
-            page = direct.peek(state, 100, after)
-            found += [job.payload for job in page.jobs]
-            if (after := page.after) is None:
-                break
-    return found
 
 
 # ---------------------------------------------------------------- replies lost
