@@ -286,7 +286,6 @@ def test_what_a_call_says(
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-@pytest.mark.everywhere
 @pytest.mark.parametrize("state", PASSING)
 def test_what_passes_is_survived(shell: Shell, fresh_server: FreshServer, queue_name: str, state: str) -> None:
     """A state that passes within the deadline is not seen by the caller: the job is stored once."""
