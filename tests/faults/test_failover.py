@@ -117,11 +117,12 @@ def test_a_mute_sentinel_is_passed_over(
     assert len(mute.connections) == asked
 
 
+@pytest.mark.usefixtures("one_attempt")
 def test_sentinels_that_know_nothing(shell: Shell, fresh_server: FreshServer, queue_name: str) -> None:
-    """No sentinel names such a primary: Unavailable, not_sent, within the deadline, and it says which name."""
+    """No sentinel names such a primary: Unavailable, not_sent, and it says which name."""
     watched = Watched(fresh_server)
     url = watched.url.replace(NAME, "nobody")
-    queue = shell.queue(queue_name, url, limits=SMALL, deadline=0.5)
+    queue = shell.queue(queue_name, url, limits=SMALL)
     with pytest.raises(Unavailable, match="no sentinel names a primary 'nobody'") as caught:
         queue.enqueue_bytes(b"1")
     assert (caught.value.reason, caught.value.outcome) == ("refused", "not_sent")
