@@ -22,6 +22,7 @@ _TRANSIENT = {
     "BUSY": "busy",
     "READONLY": "readonly",
     "MASTERDOWN": "readonly",
+    "UNBLOCKED": "readonly",  # it waited on a list of a primary that has become a replica
     "MISCONF": "misconf",
     "NOREPLICAS": "misconf",
     "CLUSTERDOWN": "cluster",
@@ -71,7 +72,7 @@ class ErrorReply(Exception):
     @property
     def elsewhere(self) -> bool:
         """Whether another server may be the primary by now: connect anew."""
-        return self.code in ("READONLY", "MASTERDOWN", "LOADING")
+        return self.code in ("READONLY", "MASTERDOWN", "UNBLOCKED", "LOADING")
 
 
 def is_max_clients(text: str) -> bool:

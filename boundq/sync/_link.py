@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
@@ -115,6 +116,7 @@ class WireOnce:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._address: Address | None = None
+        self._sentinels = deque(target.nodes)
         self._wire: Wire | None = None
 
     def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
@@ -165,7 +167,7 @@ class WireOnce:
     def _connect(self, deadline: float) -> Wire:
         address = self._address
         if self._target.kind == "sentinel":
-            address = _primary(self._target, _left(deadline))
+            address = _primary(self._target, self._sentinels, deadline)
         elif self._target.kind == "cluster" and address is None:
             address = self._target.nodes[int(time.monotonic() * 1000) % len(self._target.nodes)]
         elif self._target.kind == "client" and hasattr(self._target.client.connection_pool, "sentinel_manager"):
@@ -223,22 +225,38 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-def _primary(target: Target, seconds: float) -> tuple[str, int]:
+def _primary(target: Target, sentinels: deque[Address], deadline: float) -> Address:
+    """
+    Whom the sentinels name as the primary. They are asked in turn, first the one that answered last time.
+
+    Each gets a share of the time: one that is mute, on a machine that died with the primary, leaves some for the others
+    and for connecting.
+    """
+    from redis import Redis, exceptions
     from redis import connection as connections
-    from redis import exceptions
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
     from redis.sentinel import Sentinel
 
     options = connections.parse_url(target.url)  # type: ignore[no-untyped-call]  # redis-py's
-    password = options.get("sentinel_password")
-    kwargs = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "password": password}
+    kwargs = {"password": options.get("sentinel_password"), "retry": Retry(NoBackoff(), 0)}
     if target.url.startswith("rediss"):
         kwargs["ssl"] = True
-    try:
-        sentinel: Any = Sentinel(target.nodes, sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # likewise
-        address: tuple[str, int] = sentinel.discover_master(target.service)
-    except exceptions.RedisError as error:
-        raise Lost("refused", False, f"no sentinel names a primary {target.service!r}") from error
-    return address
+    error: Exception | None = None
+    for unasked in range(len(sentinels), 0, -1):
+        seconds = _left(deadline) / (unasked + 1)
+        kwargs |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        asked: Any = Sentinel([sentinels[0]], sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # likewise
+        try:
+            address: Address = asked.discover_master(target.service)
+            return address
+        except exceptions.RedisError as failed:
+            error = failed
+            sentinels.rotate(-1)
+        finally:
+            client: Redis = asked.sentinels[0]
+            client.close()
+    raise Lost("refused", False, f"no sentinel names a primary {target.service!r}") from error
 
 
 class Hub:

@@ -53,6 +53,7 @@ class ThreadKeeper:
         self.lease = lease
         self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
         self._lock = threading.Lock()
+        self._failing: set[str] = set()  # queues whose leases could not be extended the last time
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._on_lost: OnLost = lambda queue, job_id, timed_out: None
@@ -98,8 +99,13 @@ class ThreadKeeper:
             try:
                 lost = queue.extend(leases, self.lease)
             except BoundqError as error:
-                log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
+                if queue.name not in self._failing:
+                    self._failing.add(queue.name)
+                    log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
                 continue
+            if queue.name in self._failing:
+                self._failing.remove(queue.name)
+                log.info("queue %s: leases are extended again", queue.name)
             if self._stopped.is_set():
                 return
             for lease in lost:

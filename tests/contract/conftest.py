@@ -11,27 +11,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests._servers import SUPPORTED, Kind
+from tests._servers import Kind, kind_for, kinds
 from tests.conftest import SharedServers
 from tests.contract._env import Env, FakeClock, patch_clock
 
 SHELLS = ("sync", "async")
 FAKE = [(None, shell) for shell in SHELLS]
-FIRST, *OTHERS = SUPPORTED
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "everywhere: runs on each real server, not only on the first one")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
-    Every test runs on the first server and on fakeredis; those marked ``everywhere``, on the other servers too: the
+    Every test runs on one kind of server and on fakeredis; those marked ``everywhere``, on the other kinds too: the
     scripts are the same there, so it takes one test of each kind of command and of charge to see that they agree.
-    ``BOUNDQ_EVERYWHERE=1`` runs all of them on all servers.
+    ``BOUNDQ_EVERYWHERE=1`` runs all of them on all kinds.
     """
     marked = metafunc.definition.get_closest_marker("everywhere") or os.environ.get("BOUNDQ_EVERYWHERE")
-    real = [(kind, shell) for kind in (FIRST, *(OTHERS if marked else ())) for shell in SHELLS]
+    chosen = kinds() if marked else (kind_for(metafunc.definition.nodeid),)
+    real = [(kind, shell) for kind in chosen for shell in SHELLS]
     for name, places in (("env", [*real, *FAKE]), ("fake", FAKE), ("real", real)):
         if name in metafunc.fixturenames:
             ids = [f"{kind or 'fake'}-{shell}" for kind, shell in places]

@@ -106,6 +106,19 @@ def dump(server: Server, name: str, without: str = "") -> dict[str, Any]:
         return dict(zip(parts, pipeline.execute(), strict=True))
 
 
+def stored(direct: Queue) -> list[bytes]:
+    """The payloads of all jobs that are held."""
+    found = []
+    for state in ("ready", "scheduled", "active"):
+        after: str | None = None
+        while True:
+            page = direct.peek(state, 100, after)
+            found += [job.payload for job in page.jobs]
+            if (after := page.after) is None:
+                break
+    return found
+
+
 def forget(server: Server, name: str) -> None:
     """Delete a queue as FLUSHALL would, and leave the others alone."""
     server.cli("DEL", *(f"boundq:{{{name}}}:{part}" for part in PARTS))

@@ -247,6 +247,7 @@ def texts_of(error: BaseException) -> str:
     return "".join([str(error), repr(error), *traceback.format_exception(error)])
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("state", STATES)
 def test_what_a_call_says(
     fresh_server: FreshServer, queue_name: str, state: str, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,8 @@
 Once only: an answer is lost, in whatever way and wherever, and the call is sent again; each job is there once.
 
 The proxy loses replies of commands that were executed, cuts requests and replies after each byte, and lets
-originals come after their resends. Each test runs through both shells.
+originals come after their resends. Each test runs through both shells, and on each kind of server unless most of its
+time is spent waiting.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from tests.faults._shell import (
     is_resend,
     is_script,
     meddle,
+    stored,
 )
 
 RUN = 200
@@ -61,22 +63,10 @@ def number_of(payload: bytes) -> int:
     return int(payload.split(b"-")[1])
 
 
-def stored(direct: Queue) -> list[bytes]:
-    """The payloads of all jobs that are held."""
-    found = []
-    for state in ("ready", "scheduled", "active"):
-        after: str | None = None
-        while True:
-            page = direct.peek(state, 100, after)
-            found += [job.payload for job in page.jobs]
-            if (after := page.after) is None:
-                break
-    return found
-
-
 # ---------------------------------------------------------------- replies lost
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("options", [KINDS[0], KINDS[3]])
 def test_every_reply_of_a_run_is_lost(
@@ -97,6 +87,7 @@ def test_every_reply_of_a_run_is_lost(
     audit(direct)
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("options", [KINDS[0], KINDS[2]])
 def test_every_reply_of_a_run_is_lost_and_a_worker_has_acked(
@@ -118,6 +109,7 @@ def test_every_reply_of_a_run_is_lost_and_a_worker_has_acked(
     audit(direct)
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("acked", [False, True])
 def test_every_reply_of_merged_enqueues_is_lost(
@@ -158,6 +150,7 @@ def waves(total: int, size: int) -> list[range]:
     return [range(start, start + size) for start in range(0, total, size)]
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("options", KINDS)
 @pytest.mark.parametrize("acked", [False, True])
@@ -276,6 +269,7 @@ def there(any_server: Server, queue_name: str) -> Any:
     forget(any_server, queue.name)
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("side", ["request", "reply"])
 def test_cut_after_each_byte_and_sent_again(cutting: Any, there: Queue, side: str) -> None:
@@ -296,6 +290,7 @@ def test_cut_after_each_byte_and_sent_again(cutting: Any, there: Queue, side: st
     audit(there)
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("one_attempt")
 @pytest.mark.parametrize("side", ["request", "reply"])
 def test_cut_after_each_byte_and_the_deadline_is_over(cutting: Any, there: Queue, side: str) -> None:
@@ -326,6 +321,7 @@ def test_cut_after_each_byte_and_the_deadline_is_over(cutting: Any, there: Queue
     audit(there)
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("one_attempt")
 def test_not_sent_is_said_where_it_is_certain(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
@@ -351,6 +347,7 @@ def options(request: pytest.FixtureRequest) -> Options:
     return found
 
 
+@pytest.mark.everywhere
 def test_original_comes_after_its_resend(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str, options: Options
 ) -> None:
@@ -379,6 +376,7 @@ REFUSALS: dict[str, tuple[Callable[[Queue], object], Callable[[Queue], object], 
 }
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("why", REFUSALS)
 def test_original_comes_after_its_resend_was_refused(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str, options: Options, why: str
@@ -402,6 +400,7 @@ def test_original_comes_after_its_resend_was_refused(
     audit(direct)
 
 
+@pytest.mark.everywhere
 def test_original_comes_between_a_refused_resend_and_the_next_call(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
 ) -> None:
@@ -420,6 +419,7 @@ def test_original_comes_between_a_refused_resend_and_the_next_call(
     audit(direct)
 
 
+@pytest.mark.everywhere
 def test_out_of_memory_when_the_resend_comes(
     shell: Shell, fresh_server: FreshServer, proxy: NewProxy, queue_name: str, options: Options
 ) -> None:
@@ -464,6 +464,7 @@ def evict(server: Server, name: str) -> None:
     server.cli("EVALSHA", sha, len(call.keys), *call.keys, *call.args)
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("jobs", [0, 3], ids=["empty", "ids-reused"])
 def test_flushed_between_sending_and_resend(
     shell: Shell, any_server: Server, proxy: NewProxy, queue_name: str, options: Options, jobs: int
@@ -492,6 +493,7 @@ def test_flushed_between_sending_and_resend(
     audit(direct)
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("jobs", [0, 3], ids=["empty", "ids-reused"])
 def test_flushed_between_calls(shell: Shell, any_server: Server, queue_name: str, options: Options, jobs: int) -> None:
     """All keys are gone between two calls: the next one creates the queue anew, whoever has our old id by then."""
@@ -510,6 +512,7 @@ def test_flushed_between_calls(shell: Shell, any_server: Server, queue_name: str
     audit(direct)
 
 
+@pytest.mark.everywhere
 def test_forgotten_producer(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str, options: Options
 ) -> None:
@@ -530,6 +533,7 @@ def test_forgotten_producer(
     audit(direct)
 
 
+@pytest.mark.everywhere
 def test_scripts_flushed_before_the_resend(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str, options: Options
 ) -> None:
@@ -554,6 +558,7 @@ def test_scripts_flushed_before_the_resend(
 # ---------------------------------------------------------------- attach, and waiting for room
 
 
+@pytest.mark.everywhere
 def test_lost_reply_of_attach(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
 ) -> None:
@@ -611,6 +616,7 @@ SETTLEMENTS: dict[str, tuple[Callable[[Any], object], Options]] = {
 }
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("how", SETTLEMENTS)
 @pytest.mark.parametrize("unique", [None, "key"])
@@ -632,6 +638,7 @@ def test_lost_reply_of_a_settlement(
     audit(direct)
 
 
+@pytest.mark.everywhere
 def test_lost_reply_of_a_settlement_of_a_lost_lease(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
 ) -> None:
@@ -649,6 +656,7 @@ def test_lost_reply_of_a_settlement_of_a_lost_lease(
     assert direct.stats().acked == 1
 
 
+@pytest.mark.everywhere
 def test_lost_reply_of_a_claim(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
 ) -> None:
@@ -668,6 +676,7 @@ def test_lost_reply_of_a_claim(
     assert direct.stats().deliveries == 6
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("lost", ["settle", "claim"])
 def test_lost_reply_of_a_workers_round(
     any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str, lost: str
@@ -688,6 +697,7 @@ def test_lost_reply_of_a_workers_round(
     assert direct.stats().jobs == 4
 
 
+@pytest.mark.everywhere
 def test_original_settlement_comes_after_its_resend(
     shell: Shell, any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
 ) -> None:

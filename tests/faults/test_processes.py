@@ -324,11 +324,14 @@ def interrupted(line: Proxy, call: Any, script: str) -> None:
         held.wait()
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Where the tests are a shell's background job, Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=press)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         call()
     thread.join()
+    signal.signal(signal.SIGINT, before)
     held.release()
 
 

@@ -29,7 +29,7 @@ from boundq._keys import ENDINGS, Keys
 from boundq._scripts import load
 from boundq.sync.lease import Lease
 from tests._memory import quieten, used_memory
-from tests._servers import SUPPORTED, VALKEY_9_1, Kind, Server
+from tests._servers import Kind, Server, kinds
 from tests.conftest import FreshServer
 
 LUA = Path(__file__).resolve().parents[2] / "lua"
@@ -43,7 +43,7 @@ MOST_MS, MOST_P99_MS = 10, 5
 # What a drained queue may keep, in bytes.
 MARGIN = 64 * 1024
 LIMITS = Limits(max_jobs=2 * LARGE, max_bytes="2 GiB", max_dead_jobs=LARGE)
-KINDS = SUPPORTED if os.environ.get("BOUNDQ_ALL_SCALE") else (VALKEY_9_1,)
+KINDS = kinds() if os.environ.get("BOUNDQ_ALL_SCALE") else kinds()[:1]
 
 KEYS = {"claim": (*ENDINGS, "wake", "room", "turn"), "purge": (*ENDINGS, "room", "turn")}
 

@@ -606,6 +606,7 @@ class Machine(RuleBasedStateMachine):
             assert not wrong, f"refused, and stored all the same: {wrong}"
 
 
+@pytest.mark.everywhere
 def test_machine(any_server: Server, queue_name: str) -> None:
     """Whatever is done to a queue, in whatever order, with answers lost and clocks set: it is as the model says."""
     numbers = count(1)

@@ -48,6 +48,16 @@ def work(key: int, seconds: float = 0.0) -> None:
     note("done", key)
 
 
+@jobs.task(retries=0)
+def nothing() -> None:
+    """Do nothing, and leave no line."""
+
+
+@jobs.task(retries=0)
+async def anothing() -> None:
+    """Likewise on the event loop."""
+
+
 @jobs.task(retries=5)
 def gate(key: int, name: str = "go", seconds: float = 60.0) -> None:
     """Run until the test opens the gate."""

@@ -20,6 +20,9 @@ from boundq import Queue
 from tests._servers import wait_until
 
 ROOT = Path(__file__).parents[2]
+LONG = bool(os.environ.get("BOUNDQ_LONG"))
+"""Whether tests are as large as the promises they check, and take minutes."""
+
 START_S = 20.0
 """How long a process may take to be at work, on a machine that has much else to do."""
 
@@ -93,6 +96,11 @@ class Tree:
     def said(self, text: str) -> int:
         """How many lines of the log hold this."""
         return sum(text in line for line in self.log.splitlines())
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """How often the log says that the server went, and that it came back."""
+        return self.said("trying on"), self.said("server is back")
 
     @property
     def pids(self) -> list[int]:

@@ -11,11 +11,13 @@ from boundq import Queue
 from tests._proxy import Proxy
 from tests._servers import Server, wait_until
 from tests.conftest import FreshServer, NewProxy
-from tests.worker._tree import Folder, Tree, balanced
+from tests.worker._tree import LONG, Folder, Tree, balanced
 from tests.worker.conftest import NewTree
 
 RESUME_S = 2.0
 """A worker is at work again so long after the first PONG at the latest."""
+
+OUTAGE_S = 20 if LONG else 3
 
 PER_SECOND = 12
 """Commands and connections of one queue's worker while the server is away, seconds averaged over."""
@@ -29,11 +31,6 @@ def _resumes(workers: Tree, queue: Queue, folder: Folder, key: int) -> float:
     return time.monotonic() - began
 
 
-def _changes(workers: Tree) -> tuple[int, int]:
-    """How often the log says that the server went, and that it came back."""
-    return workers.said("trying on"), workers.said("server is back")
-
-
 def test_a_killed_and_restarted_server_is_met_again(
     fresh_server: FreshServer, queue_name: str, tree: NewTree, folder: Folder
 ) -> None:
@@ -44,7 +41,7 @@ def test_a_killed_and_restarted_server_is_met_again(
     queue.enqueue_many([queue.named("work").call(key, 0.02) for key in range(200)])
     workers.until(lambda: len(folder.keys()) >= 20, "some are done")
     server.kill()
-    workers.until(lambda: _changes(workers)[0] == 1, "it has noticed", 8)
+    workers.until(lambda: workers.changes[0] == 1, "it has noticed", 8)
     server.start()
     back = time.monotonic()
     assert _resumes(workers, queue, folder, 1000) < RESUME_S + 3.5, "the 180 old ones come first"
@@ -53,7 +50,7 @@ def test_a_killed_and_restarted_server_is_met_again(
     workers.until(lambda: queue.stats().jobs == 0, "all are done")
     assert set(folder.keys()) == {*range(200), 1000}
     assert queue.stats().acked == 201
-    assert _changes(workers) == (1, 1), workers.log
+    assert workers.changes == (1, 1), workers.log
     assert balanced(queue)
     queue.close()
 
@@ -92,7 +89,7 @@ def test_while_the_server_is_away_little_is_sent(
     folder: Folder,
     fault: Callable[[Proxy, Server], Callable[[], object]],
 ) -> None:
-    """Refused, mute or frozen for 6 s: a bounded rate, one line; then at work within 2 s, and one line again."""
+    """Refused, mute or frozen for some seconds: a bounded rate, one line; then at work within 2 s, and one line."""
     server = fresh_server()
     line = proxy(server)
     queue = Queue(queue_name, server.url)
@@ -101,15 +98,15 @@ def test_while_the_server_is_away_little_is_sent(
     workers.until(lambda: queue.stats().acked == 1, "it is at work")
     heal = fault(line, server)
     began, before = time.monotonic(), line.commands + len(line.connections)
-    workers.until(lambda: _changes(workers)[0] == 1, "it has noticed", 10)
-    workers.until(lambda: time.monotonic() - began > 3, "the outage has lasted")
+    workers.until(lambda: workers.changes[0] == 1, "it has noticed", 10)
+    workers.until(lambda: time.monotonic() - began > OUTAGE_S, "the outage has lasted", OUTAGE_S + 20)
     sent, lasted = line.commands + len(line.connections) - before, time.monotonic() - began
     heal()
     wait_until(lambda: server.alive, "a PONG")
     assert _resumes(workers, queue, folder, 2) < RESUME_S
     assert sent / lasted < PER_SECOND
-    workers.until(lambda: _changes(workers)[1] == 1, "it says so")
-    assert _changes(workers) == (1, 1), workers.log
+    workers.until(lambda: workers.changes[1] == 1, "it says so")
+    assert workers.changes == (1, 1), workers.log
     assert workers.said("worker 1 is process") == 1
     workers.until(lambda: queue.stats().acked == 2, "and settles")
     queue.close()
@@ -129,7 +126,7 @@ def test_maxclients_reached(
     server.cli("CONFIG", "SET", "maxclients", 1)
     line.cut_all()
     began, before = time.monotonic(), len(line.connections)
-    workers.until(lambda: _changes(workers)[0] == 1, "it has noticed", 10)
+    workers.until(lambda: workers.changes[0] == 1, "it has noticed", 10)
     workers.until(lambda: time.monotonic() - began > 3, "the state has lasted")
     assert (len(line.connections) - before) / (time.monotonic() - began) < PER_SECOND
     queue.named("work").enqueue(2)
@@ -138,7 +135,7 @@ def test_maxclients_reached(
     freed = time.monotonic()
     workers.until(lambda: folder.keys()[2] == 1, "the new job is done")
     assert time.monotonic() - freed < RESUME_S
-    workers.until(lambda: _changes(workers) == (1, 1), "one line for each change")
+    workers.until(lambda: workers.changes == (1, 1), "one line for each change")
 
 
 def test_a_full_server_is_drained(fresh_server: FreshServer, queue_name: str, tree: NewTree, folder: Folder) -> None:
@@ -157,7 +154,33 @@ def test_a_full_server_is_drained(fresh_server: FreshServer, queue_name: str, tr
     stats = queue.stats()
     assert (stats.acked, stats.dead, stats.leases_expired) == (300, 20, 0)
     assert balanced(queue)
-    assert _changes(workers) == (0, 0)
+    assert workers.changes == (0, 0)
+    queue.close()
+
+
+def test_a_server_that_fills_up_under_the_worker(
+    fresh_server: FreshServer, queue_name: str, tree: NewTree, folder: Folder
+) -> None:
+    """At maxmemory while jobs run and others are not due yet: all are done, nothing to log, then it is as quiet."""
+    server = fresh_server()
+    queue = Queue(queue_name, server.url)
+    workers = tree("--lease", "1", "--threads", "2", url=server.url)
+    queue.enqueue_many([queue.named("gate").call(key) for key in range(2)])
+    workers.until(lambda: len(folder.keys("start")) == 2, "two jobs run")
+    queue.enqueue_many([queue.named("work").call(key) for key in range(2, 100)], delay=1)
+    server.cli("CONFIG", "SET", "maxmemory", server.info("memory")["used_memory"])
+    with pytest.raises(Exception, match="maxmemory"):
+        server.cli("SET", "foreign", b"x" * 100_000)
+    extended = _calls(server)
+    workers.until(lambda: _calls(server) > extended + 3, "leases are extended")
+    folder.open()
+    workers.until(lambda: queue.stats().jobs == 0, "all are done")
+    assert folder.keys() == folder.keys("start") == dict.fromkeys(range(100), 1)
+    before, began = _calls(server), time.monotonic()
+    workers.until(lambda: time.monotonic() - began > 2, "some seconds have passed")
+    assert _calls(server) - before <= 2 * (time.monotonic() - began) + 2, "two more, for the ends of the interval"
+    assert (workers.changes, workers.said("WARNING"), queue.stats().leases_expired) == ((0, 0), 0, 0), workers.log
+    assert balanced(queue)
     queue.close()
 
 
@@ -176,7 +199,7 @@ def test_what_is_done_during_a_short_outage_is_settled_after_it(
     line.black_hole()
     folder.open()
     workers.until(lambda: folder.keys()[1] == 1, "it ends")
-    workers.until(lambda: _changes(workers)[0] >= 1, "the outage is noticed", 8)
+    workers.until(lambda: workers.changes[0] >= 1, "the outage is noticed", 8)
     line.heal()
     workers.until(lambda: queue.stats().jobs == 0, "it is settled", 8)
     assert folder.keys("start") == {1: 1}, workers.log
