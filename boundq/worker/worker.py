@@ -296,8 +296,9 @@ class Worker:
         if timed_out:
             # A thread cannot be ended: what it still does will not count. A child process has just been killed.
             task = claimer.queue.tasks[lease.task]
-            said = "the handler took" if self._children is None or _kind(task.function) == LOOP else "killed: ran"
-            verdict = judge(task, lease.attempt, TimeoutError(f"{said} longer than its timeout of {task.timeout:g} s"))
+            killed = self._children is not None and _kind(task.function) == THREAD
+            said = "killed: ran longer than its timeout of" if killed else "the handler took longer than"
+            verdict = judge(task, lease.attempt, TimeoutError(f"{said} {task.timeout:g} s"))
             _tell(queue, lease, verdict)
             claimer.ended(Ended(lease, verdict))
         else:

@@ -285,6 +285,28 @@ def test_children_that_cannot_be_started(queue: Queue, tree: NewTree, folder: Fo
     assert workers.gone()
 
 
+def test_a_job_that_no_child_takes_is_given_back(queue: Queue, tree: NewTree, folder: Folder) -> None:
+    """Where children cannot be started any more, midway: it is ready again, unspent, and the worker gives up."""
+    (folder.path / "moody.py").write_text(
+        "import os, sys\nfrom tasks import jobs\n"
+        "if '--nursery-socket' in sys.argv and os.path.exists('bad'): raise RuntimeError('not now')\n"
+    )
+    workers = tree("moody:jobs", "--isolate", "--threads", "1")
+    queue.named("work").enqueue(1)
+    workers.until(lambda: queue.stats().acked == 1, "it works")
+    (run,) = folder.runs("done")
+    folder.open("bad")
+    workers.signal(signal.SIGKILL, _parent(run.pid))
+    workers.until(lambda: not _alive(run.pid), "its child is gone too")
+    queue.named("work").enqueue(2)
+    assert workers.process.wait(60) == 70
+    assert workers.said("is given back: the process that starts the children ended with 2") == 1
+    assert queue.stats().released == 1
+    assert folder.keys("start") == {1: 1}
+    (lease,) = queue.claim()
+    assert (lease.attempt, lease.expired_leases) == (1, 0)
+
+
 def test_a_worker_in_a_program(any_server: Server, queue: Queue, folder: Folder) -> None:
     """`Worker(isolate=[...])` does the same, and leaves neither processes nor descriptors behind."""
     (folder.path / "program.py").write_text(
