@@ -50,7 +50,7 @@ class Child:
     A child process.
 
     Attributes:
-        number: By which the nursery knows it.
+        number: By which its nursery knows it.
         pid: 0 until the nursery has said it.
         job: What it runs.
         doomed: It has been, or is being, killed.
@@ -58,7 +58,8 @@ class Child:
         code: Its exit code, negative for a signal; None where nobody knows.
     """
 
-    def __init__(self, number: int, connection: socket.socket) -> None:
+    def __init__(self, nursery: _Nursery, number: int, connection: socket.socket) -> None:
+        self._nursery = nursery
         self.number = number
         self.pid = 0
         self.job: CurrentJob | None = None
@@ -81,6 +82,11 @@ class Child:
         """How the run has ended, when it has; None where the child died of it."""
         frame = receive(self._stream)
         return None if frame is None else Verdict(*_verdict.decode(frame))
+
+    def kill(self) -> None:
+        """Have it killed, if it lives, by the nursery that it is from: another one has others of this number."""
+        self.doomed = True
+        self._nursery.tell(Note(KILL, self.number))
 
     def gone(self, code: int | None) -> None:
         """The nursery has buried it: whoever waits for it waits no more, even where others hold its socket's end."""
@@ -159,8 +165,8 @@ class Children:
 
     def run(self, queue: str, delivery: Delivery, job: CurrentJob, began: Callable[[], None]) -> Verdict:
         """
-        Run a job. ``began`` is called when its handler starts. Where the job is cancelled its child is killed, and
-        what comes back does not count.
+        Run a job, and wait for it. ``began`` is called when its handler starts. Where the job is cancelled its child is
+        killed, and what comes back does not count.
 
         Raises:
             Crashed: The child died of it.
@@ -173,12 +179,12 @@ class Children:
                 if job.cancelled:
                     return DONE
                 if not child.begin(queue, delivery):
-                    self._kill(child)
+                    child.kill()
                     continue
                 began()
                 verdict = child.verdict()
                 if verdict is None:
-                    self._kill(child)  # where it has only closed its socket
+                    child.kill()  # where it has only closed its socket
                     raise Crashed(child.how())
                 return verdict
             finally:
@@ -208,12 +214,7 @@ class Children:
         """Kill the child, if it is still this job that it runs."""
         with self._lock:
             if child.job is job:
-                self._kill(child)
-
-    def _kill(self, child: Child) -> None:
-        child.doomed = True
-        if (nursery := self._nursery) is not None:
-            nursery.tell(Note(KILL, child.number))
+                child.kill()
 
     def _start(self) -> _Nursery:
         """The nursery; a new one where there is none any more."""
@@ -270,7 +271,7 @@ class _Nursery:
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             self._numbers += 1
-            child = self._children[self._numbers] = Child(self._numbers, ours)
+            child = self._children[self._numbers] = Child(self, self._numbers, ours)
             with contextlib.suppress(OSError):  # the listener notices
                 socket.send_fds(self._control, [Note(START, child.number).packed()], [theirs.fileno()])
         if self.gone.is_set():  # the listener may have seen its last
