@@ -71,6 +71,18 @@ def prepare_run(tasks: Mapping[str, Task[..., Any]], lease: BaseLease) -> Run | 
         return Verdict("bury", reason="bad_arguments", error=f"{lease.task}: {error or type(error).__name__}")
 
 
+def perform(run: Run, attempt: int) -> Verdict:
+    """Call a plain function, here and now: how its delivery ends."""
+    try:
+        result = run.task.function(*run.args, **run.kwargs)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("the task returned a coroutine, which nobody runs: declare it with async def")
+    except BaseException as error:
+        return judge(run.task, attempt, error)
+    return DONE
+
+
 def judge(task: Task[..., Any], attempt: int, error: BaseException) -> Verdict:
     """How a run that raised ends: retried with back-off, retried as asked, or buried."""
     if isinstance(error, Bury):
@@ -84,6 +96,13 @@ def judge(task: Task[..., Any], attempt: int, error: BaseException) -> Verdict:
     if isinstance(error, Retry) and error.after is not None:
         return Verdict("retry", delay=error.after + jitter(error.after), error=error.error)
     return Verdict("retry", delay=backoff(attempt), error=text)
+
+
+def judge_crash(task: Task[..., Any], attempt: int, error: str) -> Verdict:
+    """How a run that took its process with it ends: as a failure, with a reason of its own for the last one."""
+    if attempt > task.retries:
+        return Verdict("bury", reason="crashed", error=error)
+    return Verdict("retry", delay=backoff(attempt), error=error)
 
 
 def backoff(attempt: int) -> float:

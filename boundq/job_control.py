@@ -57,13 +57,13 @@ class CurrentJob:
         self._lease = lease
         self._extend = extend
         self.cancelled = False
-        self.task_handle: Any = None  # the asyncio task that runs it, if one does
+        self.ender: Callable[[], Any] | None = None  # ends the handler, where that can be done; from any thread
 
-    def cancel(self, loop: Any) -> None:
-        """The worker's: tell the handler, and end it where it runs on an event loop."""
+    def cancel(self) -> None:
+        """The worker's: tell the handler, and end it where it runs on an event loop or in a process of its own."""
         self.cancelled = True
-        if loop is not None and self.task_handle is not None:
-            loop.call_soon_threadsafe(self.task_handle.cancel)
+        if (ender := self.ender) is not None:
+            ender()
 
     @property
     def id(self) -> str:

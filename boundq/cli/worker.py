@@ -13,6 +13,8 @@ import click
 
 from boundq import Queue, Worker
 from boundq._core.queue import BaseQueue
+from boundq.worker.child import serve_alone
+from boundq.worker.nursery import Nursery
 from boundq.worker.remote import RemoteKeeper
 from boundq.worker.supervisor import Supervisor
 
@@ -29,8 +31,11 @@ from boundq.worker.supervisor import Supervisor
 @click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds for running jobs after SIGTERM.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is ready.")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace a worker process after about so many jobs.")
+@click.option("--isolate", is_flag=True, help="Run plain tasks in child processes, which can be killed.")
 @click.option("--quiet", "-q", is_flag=True, help="Log warnings and errors only.")
 @click.option("--socket", "socket_fd", type=int, hidden=True)
+@click.option("--nursery-socket", type=int, hidden=True)
+@click.option("--child-socket", type=int, hidden=True)
 def command(
     targets: tuple[str, ...],
     processes: int,
@@ -41,8 +46,11 @@ def command(
     grace: float,
     burst: bool,
     max_jobs: int | None,
+    isolate: bool,
     quiet: bool,
     socket_fd: int | None,
+    nursery_socket: int | None,
+    child_socket: int | None,
 ) -> None:
     """
     Run the tasks of one or several queues: plain functions in threads, async def ones on an event loop.
@@ -51,6 +59,10 @@ def command(
 
     A supervisor keeps the leases of what its worker processes run, and replaces those that die. SIGTERM and Ctrl-C
     stop: running jobs have the grace to finish, the rest is given back. A second signal gives back at once.
+
+    With --isolate each plain task runs in a child process, --threads of them at once. It is killed at the task's
+    timeout, when its job is cancelled or its lease lost, and at the end of the grace; one that dies by itself fails
+    its own job only. For tasks that keep the processor busy, hang or crash. async def ones stay on the event loop.
 
     Exit code 0: stopped; 2: a target cannot be used; 70: given up after unexpected errors in a row; 78: an option makes
     no sense.
@@ -61,20 +73,30 @@ def command(
       boundq worker shop.jobs --processes 4 --threads 32 --grace 60
       boundq worker shop.jobs --weights emails=3,reports=1
       boundq worker shop.jobs:emails --burst
+      boundq worker shop.jobs:reports --isolate --threads 4
     """
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     queues = find_queues(targets)
+    # What the processes of --isolate are started with.
+    words = [*targets, *["--quiet"] * quiet]
+    if nursery_socket is not None:
+        command = [sys.executable, "-m", "boundq", "worker", *words]
+        Nursery(socket.socket(fileno=nursery_socket), queues, command).run()
+    if child_socket is not None:
+        serve_alone(socket.socket(fileno=child_socket), queues)
     options = {"threads": threads, "concurrency": concurrency, "lease": lease, "grace": grace, "max_jobs": max_jobs}
-    worker = Worker(queues, burst=burst, weights=_weights(weights), **options)  # type: ignore[arg-type]  # by name
+    isolated = words if isolate else ()
+    worker = Worker(queues, burst=burst, weights=_weights(weights), isolate=isolated, **options)  # type: ignore[arg-type]  # by name
     if socket_fd is not None:
         worker.keep_leases_with(RemoteKeeper(socket.socket(fileno=socket_fd), lease, worker.stop))
         _work(worker)
     for queue in queues:
         click.echo(f"queue {queue.name}: {', '.join(sorted(queue.tasks))}", err=True)
+    places = "child processes" if isolate else "threads"
     click.echo(
-        f"{processes} process{'es' if processes > 1 else ''}, {threads} threads and {concurrency} async tasks each; "
+        f"{processes} process{'es' if processes > 1 else ''}, {threads} {places} and {concurrency} async tasks each; "
         f"leases of {lease:g} s, {grace:g} s of grace; Ctrl-C stops",
         err=True,
     )
@@ -83,7 +105,7 @@ def command(
     child = [sys.executable, "-m", "boundq", "worker", *targets]
     child += [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
     child += [f"--weights={weights}"] if weights else []
-    child += ["--burst"] * burst + ["--quiet"] * quiet
+    child += ["--burst"] * burst + ["--quiet"] * quiet + ["--isolate"] * isolate
     supervisor = Supervisor(queues, child, processes=processes, lease=lease, grace=grace, restart=not burst)
     sys.exit(supervisor.run())
 

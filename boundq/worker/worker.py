@@ -20,13 +20,14 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from boundq._core.delivery import MOST_JOBS
-from boundq._runner import DONE, Run, Verdict, judge, prepare_run
+from boundq._runner import DONE, Run, Verdict, judge, judge_crash, perform, prepare_run
 from boundq._sizes import positive_int, seconds
 from boundq.errors import BoundqError, ConfigError
 from boundq.job_control import CURRENT, CurrentJob
 from boundq.lease import BaseLease
 from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
+from boundq.worker.isolate import Children, Crashed, NoChildren
 from boundq.worker.keeper import Keeper, ThreadKeeper
 from boundq.worker.slots import LOOP, THREAD, Slots
 from boundq.worker.ticker import Ticker
@@ -38,6 +39,8 @@ log = logging.getLogger("boundq.worker")
 # So many errors in a row that nobody expected, and the worker gives up, so that a supervisor starts it afresh.
 MOST_ERRORS = 10
 OK, GAVE_UP = 0, 70
+# Seconds that killed child processes may take to be gone before their jobs are given back.
+DEATH = 0.3
 # A job that may have killed its worker is run alone for so many seconds.
 SUSPICION = 5.0
 
@@ -65,6 +68,9 @@ class Worker:
         burst: Stop when the queues have nothing ready.
         max_jobs: Stop after about so many jobs; None: do not.
         weights: By queue name, 1.0 where nothing is said: whose turn it is when slots are scarce.
+        isolate: Run plain functions not in the threads, but in as many child processes, which can be killed: at their
+            ``timeout``, when the lease is lost or the job is cancelled, at the end of the grace. They import the tasks
+            by themselves: give the targets, as for ``boundq worker``, e.g. ``["shop:emails"]``.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Worker:
         burst: bool = False,
         max_jobs: int | None = None,
         weights: Mapping[str, float] | None = None,
+        isolate: Sequence[str] = (),
     ) -> None:
         if isinstance(queues, Queue) or not queues:
             raise ConfigError("queues", queues, "give a list of at least one queue")
@@ -98,6 +105,7 @@ class Worker:
         self._slots = Slots(sizes, {queue.name: _kinds(queue) for queue in self._queues}, weights or {})
         self._keeper: Keeper = ThreadKeeper(self._lease)
         self._stopping = threading.Event()
+        self._children = Children(isolate, self._stopping, self.give_up) if isolate else None
         self._lock = threading.Lock()
         self._running: dict[tuple[str, str], tuple[Claimer, Lease, CurrentJob]] = {}
         self._idle = threading.Condition(self._lock)
@@ -115,9 +123,9 @@ class Worker:
         Work until `stop`, SIGTERM or SIGINT (in the main thread), or until ``burst`` or ``max_jobs`` end it.
 
         Returns:
-            The exit code: 0 stopped, 70 given up after ten unexpected errors in a row.
+            The exit code: 0 stopped, 70 given up after ten unexpected errors in a row, or without child processes.
         """
-        with self._signals(), self._event_loop():
+        with self._signals(), self._event_loop(), self._children or contextlib.nullcontext():
             self._keeper.start(self._lost)
             Ticker(self._queues, self._stopping).start()
             claimers = [Claimer(self, queue) for queue in self._queues]
@@ -199,28 +207,52 @@ class Worker:
         """Seconds for which the lease is extended: the timeout. The event loop keeps its own, so that goes first."""
         if isinstance(run, Verdict) or run.task.timeout is None:
             return None
+        if kind == THREAD and self._children is not None:
+            return None  # it begins when a child has the job (`_perform`)
         return run.task.timeout + (self._lease if kind == LOOP else 0)
 
     def _run_sync(self, claimer: Claimer, lease: Lease, job: CurrentJob, run: Run | Verdict, kind: str) -> None:
         verdict = run if isinstance(run, Verdict) else DONE
-        token = CURRENT.set(job)
         try:
             if isinstance(run, Run):
-                result = run.task.function(*run.args, **run.kwargs)
-                if inspect.iscoroutine(result):
-                    result.close()
-                    raise TypeError("the task returned a coroutine, which nobody runs: declare it with async def")
-        except BaseException as error:
+                verdict = self._perform(claimer.queue, lease, job, run)
+        except BaseException as error:  # ours, not the handler's: the job is not done
+            log.exception("queue %s: unexpected error in the run of job %s", claimer.queue.name, lease.id)
             assert isinstance(run, Run)
             verdict = judge(run.task, lease.attempt, error)
         finally:
-            CURRENT.reset(token)
             self._end(claimer, lease, job, verdict, kind)
+
+    def _perform(self, queue: Queue, lease: Lease, job: CurrentJob, run: Run) -> Verdict:
+        """Run a plain function: in this thread, or in a child process while this thread waits."""
+        if self._children is None:
+            token = CURRENT.set(job)
+            try:
+                return perform(run, lease.attempt)
+            finally:
+                CURRENT.reset(token)
+
+        def began() -> None:
+            if run.task.timeout is not None:
+                self._keeper.hold(queue, [(lease, run.task.timeout)])
+
+        try:
+            return self._children.run(queue.name, lease.delivery, job, began)
+        except Crashed as error:
+            return judge_crash(run.task, lease.attempt, str(error))
+        except NoChildren as error:
+            log.error("queue %s: job %s is given back: %s", queue.name, lease.id, error)
+            job.cancel()
+            self._release(queue, [lease])
+            self.give_up()
+            return DONE  # which does not count: the job is not ours any more
 
     async def _run_async(self, claimer: Claimer, lease: Lease, job: CurrentJob, run: Run) -> None:
         verdict = DONE
         CURRENT.set(job)
-        job.task_handle = asyncio.current_task()
+        loop, handle = asyncio.get_running_loop(), asyncio.current_task()
+        assert handle is not None
+        job.ender = lambda: loop.call_soon_threadsafe(handle.cancel)
         try:
             async with asyncio.timeout(run.task.timeout):
                 await run.task.function(*run.args, **run.kwargs)
@@ -260,11 +292,13 @@ class Worker:
         if not found or found[2].cancelled:
             return
         claimer, lease, job = found
-        job.cancel(self._loop)
+        job.cancel()
         if timed_out:
-            # A thread cannot be ended: what it still does will not count.
+            # A thread cannot be ended: what it still does will not count. A child process has just been killed.
             task = claimer.queue.tasks[lease.task]
-            verdict = judge(task, lease.attempt, TimeoutError(f"the handler took longer than {task.timeout} s"))
+            killed = self._children is not None and _kind(task.function) == THREAD
+            said = "killed: ran longer than its timeout of" if killed else "the handler took longer than"
+            verdict = judge(task, lease.attempt, TimeoutError(f"{said} {task.timeout:g} s"))
             _tell(queue, lease, verdict)
             claimer.ended(Ended(lease, verdict))
         else:
@@ -285,15 +319,22 @@ class Worker:
         by_queue: dict[Queue, list[BaseLease]] = {}
         for claimer, lease, job in left:
             if not job.cancelled:
-                job.cancel(self._loop)
+                job.cancel()
                 self._keeper.drop(claimer.queue.name, [lease.id])
                 by_queue.setdefault(claimer.queue, []).append(lease)
+        if self._children is not None:
+            # Another worker may have them at once: not while our children, which were killed just now, still run them.
+            with self._idle:
+                self._idle.wait_for(lambda: not any(one in left for one in self._running.values()), DEATH)
         for queue, leases in by_queue.items():
             log.warning("queue %s: %d jobs not done within the grace are given back", queue.name, len(leases))
-            try:
-                queue.settle(releases=leases)
-            except BoundqError as error:
-                log.warning("they come back when their leases end: %s", error)
+            self._release(queue, leases)
+
+    def _release(self, queue: Queue, leases: Sequence[BaseLease]) -> None:
+        try:
+            queue.settle(releases=leases)
+        except BoundqError as error:
+            log.warning("they come back when their leases end: %s", error)
 
     @contextlib.contextmanager
     def _event_loop(self) -> Iterator[None]:

@@ -12,8 +12,10 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from boundq import Bury, Queue, Retry, current_job
 RUNS = os.open("runs", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 jobs = Queue(os.environ["BQ_QUEUE"], deadline=float(os.environ.get("BQ_DEADLINE", "5")))
+
+MOOD: ContextVar[str] = ContextVar("mood")
 
 
 def note(what: str, key: object) -> None:
@@ -158,3 +162,56 @@ def storm(key: int, chance: float = 0.01) -> None:
     if random.random() < chance:
         time.sleep(0.3)
     note("done", key)
+
+
+@jobs.task(retries=1)
+def die(key: int, how: str) -> None:
+    """End the process, in the way that is asked for."""
+    note("start", key)
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@jobs.task(retries=0, timeout=1)
+def hang(key: int, how: str) -> None:
+    """Run for ever."""
+    note("start", key)
+    if how == "C":
+        ctypes.PyDLL(None).sleep(3600)
+    while True:
+        pass
+
+
+@jobs.task(retries=0)
+def look(key: int) -> None:
+    """What can be seen of the job from inside, and what an earlier one in this process has left."""
+    job = current_job()
+    note("headers", [job.queue, job.task, job.headers, job.cancelled, MOOD.get("fresh")])
+    MOOD.set("used")
+    job.extend(60)
+    note("done", key)
+
+
+@jobs.task(retries=5)
+def parent(key: int) -> None:
+    """Start a program and wait for it, in vain."""
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    note("program", program.pid)
+    program.wait()
+
+
+@jobs.task(retries=5)
+def again(key: int) -> None:
+    """Ask to be run later."""
+    note("start", key)
+    raise Retry(after=30)
+
+
+@jobs.task(retries=0)
+def fails(key: int) -> None:
+    """Fail, with words that no encoding has."""
+    note("start", key)
+    raise ValueError("unheard-of \udc80")

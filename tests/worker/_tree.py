@@ -134,6 +134,7 @@ class Tree:
             self.signal(signal.SIGKILL, *left)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.02)
+        self.process.wait(10)  # dead, but perhaps not waited for: Python warns of that later, in another test
 
     def stop(self, timeout: float = 30.0) -> int:
         """SIGTERM to the supervisor; its exit code."""

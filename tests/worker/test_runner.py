@@ -17,7 +17,7 @@ from boundq import Bury, Queue, Retry
 from boundq._core.delivery import Delivery
 from boundq._envelope import Envelope
 from boundq._job import encode_arguments
-from boundq._runner import DONE, LONGEST_RETRY, Run, Verdict, backoff, jitter, judge, prepare_run
+from boundq._runner import DONE, LONGEST_RETRY, Run, Verdict, backoff, jitter, judge, judge_crash, prepare_run
 from boundq.errors import DataError
 from boundq.lease import BaseLease
 from boundq.task import Task
@@ -233,6 +233,15 @@ def test_a_failure_is_retried_until_its_retries_are_spent() -> None:
     assert (verdict.kind, verdict.reason) == ("bury", "retries")
     assert len(verdict.error) <= 2000
     assert DONE.kind == "ack"
+
+
+def test_a_crash_is_a_failure_with_a_reason_of_its_own() -> None:
+    """Retried with back-off like any other, until the retries are spent."""
+    task = tasks(lambda: None, retries=1)["t"]
+    first = judge_crash(task, 1, "crashed: so and so")
+    assert (first.kind, first.error) == ("retry", "crashed: so and so")
+    assert 1 <= first.delay <= 1.25
+    assert judge_crash(task, 2, "crashed: so and so") == Verdict("bury", reason="crashed", error="crashed: so and so")
 
 
 def test_what_a_handler_asks_for() -> None:
