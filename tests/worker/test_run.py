@@ -246,7 +246,7 @@ def test_a_cancelled_error_of_the_handler_s_own_is_a_failure(queue: Queue, work:
 
     cancelled.enqueue()
     work(queue, lease=30.0)
-    wait_until(lambda: queue.stats().active == 0 and queue.stats().ready == 0, "it has ended")
+    wait_until(lambda: queue.stats().jobs == 0, "it has ended")
     assert queue.stats().dead == 1
 
 
