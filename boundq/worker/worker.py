@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
 import signal
@@ -193,7 +194,8 @@ class Worker:
             if kind == LOOP and self._loop is not None and isinstance(run, Run):
                 asyncio.run_coroutine_threadsafe(self._run_async(claimer, lease, job, run), self._loop)
             else:
-                self._pool.submit(self._run_sync, claimer, lease, job, run, kind)
+                # In a context of its own: what a handler sets in context variables is not there for the next one.
+                self._pool.submit(contextvars.copy_context().run, self._run_sync, claimer, lease, job, run, kind)
 
     def _patience(self, run: Run | Verdict, kind: str) -> float | None:
         """Seconds for which the lease is extended: the timeout. The event loop keeps its own, so that goes first."""
@@ -206,7 +208,8 @@ class Worker:
         token = CURRENT.set(job)
         try:
             if isinstance(run, Run):
-                result = run.task.function(*run.args, **run.kwargs)
+                with claimer.queue._around_run(job):
+                    result = run.task.function(*run.args, **run.kwargs)
                 if inspect.iscoroutine(result):
                     result.close()
                     raise TypeError("the task returned a coroutine, which nobody runs: declare it with async def")
@@ -222,8 +225,9 @@ class Worker:
         CURRENT.set(job)
         job.task_handle = asyncio.current_task()
         try:
-            async with asyncio.timeout(run.task.timeout):
-                await run.task.function(*run.args, **run.kwargs)
+            with claimer.queue._around_run(job):
+                async with asyncio.timeout(run.task.timeout):
+                    await run.task.function(*run.args, **run.kwargs)
         except BaseException as error:
             # Where job.cancelled, that is why: its lease is lost, or the grace is over.
             verdict = judge(run.task, lease.attempt, error)

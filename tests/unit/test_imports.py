@@ -17,9 +17,9 @@ ROOT = Path(boundq.__file__).parent
 
 LAYERS = [
     ("cli", ["boundq.__main__", "boundq.cli", "boundq.demo", "boundq.testing", "boundq.contrib", "boundq.metrics"]),
-    ("worker", ["boundq.worker", "boundq._runner", "boundq.job_control"]),
+    ("worker", ["boundq.worker", "boundq._runner"]),
     ("shells", ["boundq.sync", "boundq.aio"]),
-    ("core", ["boundq._core", "boundq.lease", "boundq.task"]),
+    ("core", ["boundq._core", "boundq.lease", "boundq.task", "boundq.job_control", "boundq.middleware"]),
     (
         "wire",
         [
