@@ -52,6 +52,7 @@ class ThreadKeeper:
     def __init__(self, lease: float) -> None:
         self.lease = lease
         self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
+        self._failing: set[str] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -98,8 +99,15 @@ class ThreadKeeper:
             try:
                 lost = queue.extend(leases, self.lease)
             except BoundqError as error:
-                log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
+                if queue.name not in self._failing:  # once for each outage
+                    self._failing.add(queue.name)
+                    log.warning(
+                        "leases of %d jobs could not be extended: %s", len(leases), error, extra={"queue": queue.name}
+                    )
                 continue
+            if queue.name in self._failing:
+                self._failing.discard(queue.name)
+                log.info("queue %s: leases are extended again", queue.name, extra={"queue": queue.name})
             if self._stopped.is_set():
                 return
             for lease in lost:

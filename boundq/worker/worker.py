@@ -358,9 +358,12 @@ class Claimer:
 
     def run(self) -> None:
         """Rounds until the worker stops; in a thread of its own."""
+        gate = self.queue._hub.gate
+        gate.on_shut.append(self._shut)
         try:
             self._rounds()
         finally:
+            gate.on_shut.remove(self._shut)
             with self._lock:
                 self._waiting = True  # from now on who is done settles by himself
             self._settle_ended()
@@ -518,12 +521,21 @@ class Claimer:
             self._down = False
             log.info("queue %s: the server is back", self.queue.name)
 
+    def _shut(self, reason: str) -> None:
+        """The server has failed twice in a row: said now, and not when a call gives up at its deadline."""
+        self._away(f"queue {self.queue.name}: the server is unavailable ({reason})")
+
     def _trouble(self, error: BoundqError) -> None:
-        """One line when it begins; the library's own back-off bounds the commands."""
-        if not self._down:
-            self._down = True
-            log.warning("%s; trying on", error)
+        """The library's own back-off bounds the commands."""
+        self._away(str(error))
         self._worker._stopping.wait(0.2)
+
+    def _away(self, what: str) -> None:
+        """One line when it begins."""
+        with self._lock:
+            known, self._down = self._down, True
+        if not known:
+            log.warning("%s; trying on", what, extra={"queue": self.queue.name})
 
     def _unexpected(self) -> None:
         self._errors += 1
