@@ -31,7 +31,7 @@ LAYERS = [
         "values",
         [
             *("boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
-            *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule"),
+            *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule", "boundq._health"),
         ],
     ),
 ]
@@ -52,6 +52,7 @@ HOMES = {
     "pickle": (),
     "prometheus_client": ("boundq.metrics", "boundq.cli", "boundq.contrib"),
     "opentelemetry": ("boundq.otel", "boundq.contrib", "boundq.tracing"),
+    "watchfiles": ("boundq.worker.reload",),
     "zstandard": ("boundq.cli", "boundq._archive", "boundq.archive", "boundq.sync", "boundq.aio"),
 }
 """Who may import what."""
