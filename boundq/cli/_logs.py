@@ -16,7 +16,11 @@ import threading
 import time
 from typing import Any
 
+import click
+
+from boundq.cli._exit import exit_code
 from boundq.cli._text import printable
+from boundq.errors import BoundqError
 from boundq.job_control import CURRENT
 
 # Characters of a message, and of a traceback: its end says most.
@@ -48,6 +52,20 @@ def set_up(style: str, *, quiet: bool) -> None:
 def is_json() -> bool:
     """Whether `set_up` chose it."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+class LoggedErrors(click.Command):
+    """A command whose errors are log records too, where the log is JSON; exit codes stay what they are."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.UsageError, BoundqError) as error:
+            if not is_json():
+                raise
+            text = error.format_message() if isinstance(error, click.UsageError) else str(error)
+            logging.getLogger("boundq.worker").critical("%s", text)
+            sys.exit(error.exit_code if isinstance(error, click.UsageError) else exit_code(error))
 
 
 def _log_uncaught(kind: Any, error: Any, trace: Any) -> None:

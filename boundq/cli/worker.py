@@ -14,14 +14,14 @@ import click
 
 from boundq import Queue, Worker
 from boundq._core.queue import BaseQueue
-from boundq.cli._logs import is_json, set_up
+from boundq.cli._logs import LoggedErrors, is_json, set_up
 from boundq.worker.health import HealthFile
 from boundq.worker.reload import Reloader, tell_files
 from boundq.worker.remote import RemoteKeeper
 from boundq.worker.supervisor import Supervisor
 
 
-@click.command("worker")
+@click.command("worker", cls=LoggedErrors)
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @click.option("--threads", type=click.IntRange(1), default=8, show_default=True, help="Plain tasks at once, in each.")
