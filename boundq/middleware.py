@@ -42,7 +42,7 @@ class Outgoing:
         headers: What travels beside the payload. ``before_enqueue`` may change it; strings only.
     """
 
-    __slots__ = ("_envelope", "_level", "headers", "queue")
+    __slots__ = ("__weakref__", "_envelope", "_level", "headers", "queue")
 
     def __init__(self, queue: str, level: int, envelope: Envelope) -> None:
         self.queue = queue

@@ -19,7 +19,10 @@ LAYERS = [
     ("cli", ["boundq.__main__", "boundq.cli", "boundq.demo", "boundq.testing", "boundq.contrib", "boundq.metrics"]),
     ("worker", ["boundq.worker", "boundq._runner"]),
     ("shells", ["boundq.sync", "boundq.aio"]),
-    ("core", ["boundq._core", "boundq.lease", "boundq.task", "boundq.job_control", "boundq.middleware"]),
+    (
+        "core",
+        ["boundq._core", "boundq.lease", "boundq.task", "boundq.job_control", "boundq.middleware", "boundq.tracing"],
+    ),
     (
         "wire",
         [
