@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 
 from boundq import Queue, Worker
 from tests._servers import Server, wait_until
-from tests.worker._tree import Folder
+from tests.worker._tree import ROOT, Folder
 from tests.worker.conftest import NewTree
 
 
@@ -75,3 +78,50 @@ def test_quiet_in_a_program(any_server: Server, queue_name: str) -> None:
     thread.join(20)
     assert not thread.is_alive()
     queue.close()
+
+
+PROGRAM = """
+import asyncio, os, signal, sys
+from boundq import AsyncQueue, AsyncWorker
+
+queue = AsyncQueue(sys.argv[2], sys.argv[1])
+
+@queue.task
+async def note() -> None:
+    print("done", flush=True)
+
+async def until(condition):
+    while not await condition():
+        await asyncio.sleep(0.01)
+
+async def acked(n):
+    return (await queue.stats()).acked == n
+
+async def main():
+    worker = AsyncWorker([queue], lease=5)
+    running = asyncio.create_task(worker.run())
+    await note.aenqueue()
+    await until(lambda: acked(1))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    async def quiet():
+        return worker._worker.is_quiet
+    await until(quiet)
+    await note.aenqueue()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    await until(lambda: acked(2))
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("code", await running)
+    await queue.close()
+
+asyncio.run(main())
+"""
+
+
+def test_quiet_signals_of_a_program_with_a_loop(any_server: Server, queue_name: str, folder: Folder) -> None:
+    """`AsyncWorker` in the main thread: SIGUSR1, SIGUSR2, SIGTERM."""
+    script = folder.path / "program.py"
+    script.write_text(PROGRAM)
+    words = [sys.executable, str(script), any_server.url, queue_name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (done.returncode, done.stdout.split()) == (0, ["done", "done", "code", "0"]), done.stderr
