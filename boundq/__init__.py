@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from boundq.job_control import Retry as Retry
     from boundq.job_control import current_job as current_job
     from boundq.limits import Limits as Limits
+    from boundq.middleware import Middleware as Middleware
+    from boundq.middleware import Outgoing as Outgoing
     from boundq.model import EnqueueResult as EnqueueResult
     from boundq.model import Job as Job
     from boundq.model import Page as Page
@@ -53,6 +55,7 @@ _HOMES = {
     ),
     "boundq.job_control": ("Bury", "Retry", "current_job"),
     "boundq.limits": ("Limits",),
+    "boundq.middleware": ("Middleware", "Outgoing"),
     "boundq.model": ("EnqueueResult", "Job", "Page", "Receipt", "Rejection", "Stats"),
     "boundq.sync.lease": ("Lease",),
     "boundq.sync.queue": ("Queue",),

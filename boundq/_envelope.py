@@ -98,6 +98,18 @@ def pack(
     )
 
 
+def with_headers(envelope: bytes, headers: Mapping[str, str]) -> bytes:
+    """The envelope with these headers in the place of its own."""
+    at = 8 + (6 if envelope[1] & EXPIRES else 0) + (16 if envelope[1] & UNIQUE else 0)
+    start = end = at + 1 + envelope[at]
+    if envelope[1] & HEADERS:
+        end += 2 + int.from_bytes(envelope[end : end + 2], "big")
+    text = seal_headers(headers)
+    flags = envelope[1] & ~HEADERS | (HEADERS if text else 0)
+    size = len(text).to_bytes(2, "big") if text else b""
+    return b"".join((envelope[:1], flags.to_bytes(1, "big"), envelope[2:start], size, text, envelope[end:]))
+
+
 def stamp(ms: int) -> bytes:
     """Milliseconds as the six bytes of an envelope."""
     return ms.to_bytes(6, "big")

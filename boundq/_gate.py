@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 
 # Between two tries at a server that does not answer, in seconds.
 GATE_SECONDS = 0.2
@@ -23,6 +24,8 @@ class Gate:
 
     Attributes:
         reason: Of the last failure.
+        on_shut: Called, with the reason, each time it shuts. Whoever waits for the end of a call learns of the outage
+            long before the call's deadline.
     """
 
     def __init__(self, seconds: float, failures: int = 1) -> None:
@@ -31,6 +34,7 @@ class Gate:
         self._failures = 0
         self._next = 0.0
         self.reason = ""
+        self.on_shut: list[Callable[[str], None]] = []
         self._lock = threading.Lock()
 
     def open(self) -> bool:
@@ -55,6 +59,10 @@ class Gate:
             self._failures += 1
             self.reason = reason
             self._next = max(self._next, time.monotonic() + self._pause())
+            shut = self._failures == self._most
+        if shut:
+            for tell in tuple(self.on_shut):
+                tell(reason)
 
     def reopen(self) -> None:
         """It went well."""

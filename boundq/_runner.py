@@ -6,6 +6,7 @@ import inspect
 import random
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -71,10 +72,11 @@ def prepare_run(tasks: Mapping[str, Task[..., Any]], lease: BaseLease) -> Run | 
         return Verdict("bury", reason="bad_arguments", error=f"{lease.task}: {error or type(error).__name__}")
 
 
-def perform(run: Run, attempt: int) -> Verdict:
-    """Call a plain function, here and now: how its delivery ends."""
+def perform(run: Run, attempt: int, around: AbstractContextManager[None]) -> Verdict:
+    """Call a plain function, here and now, inside ``around``: how its delivery ends."""
     try:
-        result = run.task.function(*run.args, **run.kwargs)
+        with around:
+            result = run.task.function(*run.args, **run.kwargs)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError("the task returned a coroutine, which nobody runs: declare it with async def")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
@@ -20,12 +21,15 @@ from boundq._target import target_of
 from boundq.errors import BoundqError, ConfigError, Unavailable
 from boundq.lease import BaseLease
 from boundq.limits import Limits
+from boundq.middleware import Hooks, Middleware
 from boundq.model import EnqueueResult, Receipt, Rejection
 from boundq.schedule import make_schedule
 from boundq.task import CallOptions, EnqueueOptions, Enqueuer, Task
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+    from boundq.job_control import CurrentJob
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +51,7 @@ class BaseQueue:
         limits: Limits | None = None,
         deadline: float | timedelta = DEADLINE_SECONDS,
         create: bool = True,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         chosen = limits if limits is not None else Limits()
         if not isinstance(chosen, Limits):
@@ -64,6 +69,7 @@ class BaseQueue:
         self._deliveries = Deliveries(self._core)
         self._inspection = Inspection(self._core)
         self._control = Control(self._core)
+        self._hooks = Hooks(name, middleware) if middleware else None
         self.tasks: dict[str, Task[..., Any]] = {}
         self._twin: Any = None
 
@@ -197,12 +203,36 @@ class BaseQueue:
         return [one for one in leases if (one.id, one.delivery.fence) in gone]
 
     def _together(self, jobs: Iterable[bytes | Prepared], options: JobOptions) -> list[Prepared]:
-        return [job if isinstance(job, Prepared) else prepare(self.name, "", job, options) for job in jobs]
+        return self._announced(
+            [job if isinstance(job, Prepared) else prepare(self.name, "", job, options) for job in jobs]
+        )
+
+    def _announced(self, jobs: list[Prepared]) -> list[Prepared]:
+        """As the hooks leave them."""
+        return jobs if self._hooks is None else [self._hooks.before_enqueue(job) for job in jobs]
+
+    def _around_run(self, job: CurrentJob) -> AbstractContextManager[None]:
+        """What a worker runs a handler in."""
+        return nullcontext() if self._hooks is None else self._hooks.running(job)
+
+    @contextmanager
+    def _told_if_failed(self, jobs: Sequence[Prepared]) -> Iterator[None]:
+        """The hooks learn of an error that ends the admission of these."""
+        try:
+            yield
+        except BaseException as error:
+            if self._hooks is not None:
+                self._hooks.failed(jobs, error)
+            raise
 
     def _all_or_none(self, jobs: Sequence[Prepared], outcomes: Sequence[Receipt | Rejection]) -> list[EnqueueResult]:
         """Results of an atomic admission: one refusal stands for all."""
         results = results_of(outcomes)
-        return results if len(results) == len(jobs) else [results[-1]] * len(jobs)
+        if len(results) < len(jobs):
+            results = [results[-1]] * len(jobs)
+        if self._hooks is not None:
+            self._hooks.answered(jobs, results)
+        return results
 
     def _chunks(self, jobs: Iterable[bytes | Prepared], options: JobOptions) -> Iterator[list[Prepared] | ConfigError]:
         """
@@ -224,6 +254,8 @@ class BaseQueue:
                 yield error
                 continue
             begun = True
+            if self._hooks is not None:
+                ready = self._hooks.before_enqueue(ready)
             if chunk:
                 most = MOST_GENERAL if ready.general else MOST_PLAIN
                 alike = ready.general == chunk[0].general and (ready.general or ready.level == chunk[0].level)
@@ -253,26 +285,31 @@ class Bulk:
 
     A job that is too large, or none, is refused by itself. After any other refusal, or an error, no later job is sent,
     and each gets the same answer: the order of what is in the queue is the caller's.
+
+    Args:
+        hooks: To be told of each answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks | None) -> None:
         self.results: list[EnqueueResult] = []
         self._stop: EnqueueResult | None = None
+        self._hooks = hooks
 
     def stopped(self, chunk: Sequence[Prepared]) -> bool:
         """Whether the chunk is not to be sent; it is answered then."""
         if self._stop is not None:
-            self.results += [self._stop] * len(chunk)
+            self._add(chunk, [self._stop] * len(chunk))
         return self._stop is not None
 
     def answered(self, chunk: Sequence[Prepared], outcomes: Sequence[Receipt | Rejection]) -> Sequence[Prepared]:
         """Take the outcomes of a chunk; what of it is still to be sent."""
-        self.results += results_of(outcomes)
+        results = results_of(outcomes)
+        self._add(chunk[: len(results)], results)
         last = outcomes[-1]
         rest = chunk[len(outcomes) :]
         if isinstance(last, Rejection) and last.reason != "job_bytes":
-            self._stop = self.results[-1]
-            self.results += [self._stop] * len(rest)
+            self._stop = results[-1]
+            self._add(rest, [self._stop] * len(rest))
             return ()
         return rest
 
@@ -280,7 +317,12 @@ class Bulk:
         """What cannot be a job; those behind it may be."""
         self.results.append(self._stop or EnqueueResult(error=error))
 
-    def failed(self, jobs: int, error: BoundqError) -> None:
-        """The answer to so many jobs was lost, or an error."""
-        self.results += [EnqueueResult(error=error)] * jobs
+    def failed(self, chunk: Sequence[Prepared], error: BoundqError) -> None:
+        """The answer to this chunk was lost, or an error."""
+        self._add(chunk, [EnqueueResult(error=error)] * len(chunk))
         self._stop = EnqueueResult(error=Unavailable(error.queue, "not_sent", "reset", "an earlier chunk failed"))
+
+    def _add(self, chunk: Sequence[Prepared], results: Sequence[EnqueueResult]) -> None:
+        self.results += results
+        if self._hooks is not None:
+            self._hooks.answered(chunk, results)

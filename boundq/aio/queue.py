@@ -51,6 +51,7 @@ class AsyncQueue(BaseQueue):
         limits: The queue's limits; the server's stand where they differ.
         deadline: Seconds that a call may take, connecting and repeats included.
         create: False: only use a queue that exists.
+        middleware: What is done around every enqueue and run, see `Middleware`.
     """
 
     async def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Receipt:
@@ -96,8 +97,10 @@ class AsyncQueue(BaseQueue):
                 if not prepared:
                     return []
                 flow = self._admission.enqueue(session, prepared, atomic=True)
-                return self._all_or_none(prepared, await link.drive(self.name, flow, self._deadline))
-            bulk = Bulk()
+                with self._told_if_failed(prepared):
+                    outcomes = await link.drive(self.name, flow, self._deadline)
+                return self._all_or_none(prepared, outcomes)
+            bulk = Bulk(self._hooks)
             for chunk in self._chunks(jobs, options):
                 if isinstance(chunk, ConfigError):
                     bulk.wrong(chunk)
@@ -108,7 +111,7 @@ class AsyncQueue(BaseQueue):
                         flow = self._admission.enqueue(session, rest)
                         rest = bulk.answered(rest, await link.drive(self.name, flow, self._deadline))
                     except BoundqError as error:
-                        bulk.failed(len(rest), error)
+                        bulk.failed(rest, error)
                         break
         return bulk.results
 
@@ -258,6 +261,13 @@ class AsyncQueue(BaseQueue):
         return self
 
     async def _admit(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
+        if self._hooks is not None:
+            with self._hooks.sending(job) as sending:
+                sending.outcome = outcome = await self._send(sending.job, call)
+                return outcome
+        return await self._send(job, call)
+
+    async def _send(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
         wait, seconds_left = self._call_times(call)
         link = await self._hub.link()
         if wait:

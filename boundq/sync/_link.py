@@ -263,6 +263,9 @@ class Hub:
     """
     All threads' links to one target, in this process. Queues of one target share them: a thread has one connection
     to it, however many queues it uses.
+
+    Attributes:
+        gate: Before the target.
     """
 
     _hubs: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], Hub]] = weakref.WeakValueDictionary()
@@ -270,7 +273,7 @@ class Hub:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._gate = Gate(GATE_SECONDS, failures=2)
+        self.gate = Gate(GATE_SECONDS, failures=2)
         self._forget()
 
     @classmethod
@@ -287,7 +290,7 @@ class Hub:
         """This thread's link."""
         link: Link | None = getattr(self._local, "link", None)
         if link is None:
-            link = self._local.link = Link(_started(self._target), self._gate)
+            link = self._local.link = Link(_started(self._target), self.gate)
             with self._lock:
                 self._links.add(link)
         return link

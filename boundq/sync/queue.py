@@ -49,6 +49,7 @@ class Queue(BaseQueue):
         limits: The queue's limits; the server's stand where they differ.
         deadline: Seconds that a call may take, connecting and repeats included.
         create: False: only use a queue that exists.
+        middleware: What is done around every enqueue and run, see `Middleware`.
     """
 
     def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Receipt:
@@ -93,8 +94,10 @@ class Queue(BaseQueue):
             if not prepared:
                 return []
             flow = self._admission.enqueue(link.session(self.name), prepared, atomic=True)
-            return self._all_or_none(prepared, link.drive(self.name, flow, self._deadline))
-        bulk = Bulk()
+            with self._told_if_failed(prepared):
+                outcomes = link.drive(self.name, flow, self._deadline)
+            return self._all_or_none(prepared, outcomes)
+        bulk = Bulk(self._hooks)
         for chunk in self._chunks(jobs, options):
             if isinstance(chunk, ConfigError):
                 bulk.wrong(chunk)
@@ -105,7 +108,7 @@ class Queue(BaseQueue):
                     flow = self._admission.enqueue(link.session(self.name), rest)
                     rest = bulk.answered(rest, link.drive(self.name, flow, self._deadline))
                 except BoundqError as error:
-                    bulk.failed(len(rest), error)
+                    bulk.failed(rest, error)
                     break
         return bulk.results
 
@@ -257,6 +260,13 @@ class Queue(BaseQueue):
         return twin
 
     def _admit(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
+        if self._hooks is not None:
+            with self._hooks.sending(job) as sending:
+                sending.outcome = outcome = self._send(sending.job, call)
+                return outcome
+        return self._send(job, call)
+
+    def _send(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
         wait, deadline = self._call_times(call)
         link = self._hub.link()
         session = link.session(self.name)

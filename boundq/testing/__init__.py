@@ -162,11 +162,13 @@ def _run(queue: BaseQueue, job_id: str, job: Prepared) -> None:
     run = prepare_run(queue.tasks, lease)
     if isinstance(run, Verdict):
         raise ConfigError("job", job.task, f"a worker would bury it ({run.reason}): {run.error}")
-    token = CURRENT.set(CurrentJob(queue.name, lease, lambda one, ends: []))
+    current = CurrentJob(queue.name, lease, lambda one, ends: [])
+    token = CURRENT.set(current)
     try:
-        result = run.task.function(*run.args, **run.kwargs)
-        if asyncio.iscoroutine(result):
-            _finish(result)
+        with queue._around_run(current):
+            result = run.task.function(*run.args, **run.kwargs)
+            if asyncio.iscoroutine(result):
+                _finish(result)
     finally:
         CURRENT.reset(token)
 

@@ -8,4 +8,6 @@ Workers: what takes jobs out of queues and runs them.
     nursery.py     the process that starts and kills them
     child.py       what they do
     frames.py      how these three talk
+    health.py      the file from which `boundq health` tells whether a worker is well
+    reload.py      the process that starts a worker anew when its source changes
 """

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from boundq._core.queue import BaseQueue
 from boundq.errors import ConfigError
-from boundq.worker.worker import Worker
+from boundq.worker.worker import Worker, quieting
 
 __all__ = ["AsyncWorker"]
 
@@ -56,6 +56,14 @@ class AsyncWorker:
                 await asyncio.shield(ended)
                 raise
 
+    def quiet(self) -> None:
+        """Claim no more, and go on running; SIGUSR1 does this too. `resume` undoes it."""
+        self._worker.quiet()
+
+    def resume(self) -> None:
+        """Claim again; SIGUSR2 does this too."""
+        self._worker.resume()
+
     def stop(self) -> None:
         """Claim no more; `run` returns when the running jobs are done or the grace is over."""
         self._worker.stop()
@@ -65,15 +73,22 @@ class AsyncWorker:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        handlers: dict[signal.Signals, Callable[..., None]] = {
+            **dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._worker._on_signal),
+            **{
+                number: act
+                for number, act in quieting(self.quiet, self.resume).items()
+                if signal.getsignal(number) is signal.SIG_DFL
+            },
+        }
         try:
-            for number in numbers:
-                loop.add_signal_handler(number, self._worker._on_signal)
+            for number, handler in handlers.items():
+                loop.add_signal_handler(number, handler)
         except NotImplementedError:  # Windows
             yield
             return
         try:
             yield
         finally:
-            for number in numbers:
+            for number in handlers:
                 loop.remove_signal_handler(number)

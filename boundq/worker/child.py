@@ -57,8 +57,9 @@ def _run(queue: Queue, lease: Lease) -> Verdict:
     run = prepare_run(queue.tasks, lease)
     if not isinstance(run, Run):
         return run
-    CURRENT.set(CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends)))
-    return perform(run, lease.attempt)
+    job = CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends))
+    CURRENT.set(job)
+    return perform(run, lease.attempt, queue._around_run(job))
 
 
 def _text(value: object) -> str:

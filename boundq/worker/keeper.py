@@ -99,13 +99,15 @@ class ThreadKeeper:
             try:
                 lost = queue.extend(leases, self.lease)
             except BoundqError as error:
-                if queue.name not in self._failing:
+                if queue.name not in self._failing:  # once for each outage
                     self._failing.add(queue.name)
-                    log.warning("leases of %d jobs could not be extended: %s", len(leases), error)
+                    log.warning(
+                        "leases of %d jobs could not be extended: %s", len(leases), error, extra={"queue": queue.name}
+                    )
                 continue
             if queue.name in self._failing:
-                self._failing.remove(queue.name)
-                log.info("queue %s: leases are extended again", queue.name)
+                self._failing.discard(queue.name)
+                log.info("queue %s: leases are extended again", queue.name, extra={"queue": queue.name})
             if self._stopped.is_set():
                 return
             for lease in lost:

@@ -14,6 +14,7 @@ import msgspec
 
 from boundq.lease import BaseLease
 from boundq.sync.queue import Queue
+from boundq.worker.health import Report
 from boundq.worker.keeper import OnLost, ThreadKeeper
 
 log = logging.getLogger("boundq.worker")
@@ -28,12 +29,20 @@ class RemoteKeeper:
         connection: Our end of the socket.
         lease: Seconds.
         on_orphaned: Called once when the supervisor is gone.
+        on_quiet: Called when the supervisor wants the worker quiet (True), or to claim again (False).
     """
 
-    def __init__(self, connection: socket.socket, lease: float, on_orphaned: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        lease: float,
+        on_orphaned: Callable[[], None],
+        on_quiet: Callable[[bool], None],
+    ) -> None:
         self._socket = connection
         self._local = ThreadKeeper(lease)
         self._on_orphaned = on_orphaned
+        self._on_quiet = on_quiet
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
         self._orphaned = False
@@ -63,6 +72,12 @@ class RemoteKeeper:
             else:
                 self._send(["drop", queue, list(job_ids)])
 
+    def tell_health(self, report: Report) -> None:
+        """For the health file."""
+        with self._lock:
+            if not self._orphaned:
+                self._send(["pulse", "", report])
+
     def stop(self) -> None:
         self._stopped = True
         with self._lock, contextlib.suppress(OSError):
@@ -77,8 +92,11 @@ class RemoteKeeper:
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
-                _, queue, job_id, timed_out = msgspec.json.decode(line)
-                self._on_lost(queue, job_id, timed_out)
+                kind, *rest = msgspec.json.decode(line)
+                if kind == "quiet":
+                    self._on_quiet(*rest)
+                else:
+                    self._on_lost(*rest)
         if self._stopped:
             return
         with self._lock:

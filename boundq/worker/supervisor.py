@@ -6,7 +6,8 @@ that holds the interpreter lock for minutes does not lose its job to another wor
 back-off, and passes signals on. When it dies itself, its workers finish what they run and stop.
 
 Messages are JSON, one to a line: ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue, [id, ...]]``
-go up, ``["lost", queue, id, timed_out]`` comes down.
+go up, and ``["pulse", "", report]`` where there is a health file; ``["lost", queue, id, timed_out]`` and
+``["quiet", whether]`` come down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +27,9 @@ import msgspec
 from boundq._core.delivery import Delivery
 from boundq.lease import BaseLease
 from boundq.sync.queue import Queue
+from boundq.worker.health import HealthFile
 from boundq.worker.keeper import ThreadKeeper
+from boundq.worker.worker import quieting
 
 log = logging.getLogger("boundq.worker")
 
@@ -89,9 +92,16 @@ class Child:
 
     def lost(self, queue: str, job_id: str, timed_out: bool) -> None:
         """Tell it that a lease is gone, if it is there."""
+        self._tell(["lost", queue, job_id, timed_out])
+
+    def quiet(self, whether: bool) -> None:
+        """Tell it to claim nothing, or to claim again. No signal: before its handler is there, one would kill it."""
+        self._tell(["quiet", whether])
+
+    def _tell(self, message: list[Any]) -> None:
         if self.socket is not None:
             with contextlib.suppress(OSError):
-                self.socket.sendall(msgspec.json.encode(["lost", queue, job_id, timed_out]) + b"\n")
+                self.socket.sendall(msgspec.json.encode(message) + b"\n")
 
 
 class Supervisor:
@@ -105,6 +115,7 @@ class Supervisor:
         lease: Seconds.
         grace: Seconds that workers have to finish after a stop.
         restart: Start a worker again that ended by itself with 0 (``--max-jobs``); False for ``--burst``.
+        health: The file to write for all workers.
     """
 
     def __init__(
@@ -116,20 +127,25 @@ class Supervisor:
         lease: float,
         grace: float,
         restart: bool,
+        health: HealthFile | None = None,
     ) -> None:
         self._queues = {queue.name: queue for queue in queues}
         self._children = [Child(command, place) for place in range(1, processes + 1)]
         self._keepers = {child.place: ThreadKeeper(lease) for child in self._children}
         self._grace = grace
         self._restart = restart
+        self._health = health
         self._signals = 0
+        self._quiet = False
+        self._quiet_wanted = False
         self._stop_by: float | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
 
     def run(self) -> int:
         """
-        Supervise until SIGTERM, SIGINT, or until all workers have ended.
+        Supervise until SIGTERM, SIGINT, or until all workers have ended. SIGUSR1 makes the workers quiet, SIGUSR2 has
+        them claim again.
 
         Returns:
             The exit code: 0, or 70 when workers gave up three times in a row.
@@ -137,7 +153,11 @@ class Supervisor:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers: dict[signal.Signals, Callable[..., None]] = {
+            **dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._on_signal),
+            **quieting(lambda: self._want_quiet(True), lambda: self._want_quiet(False)),
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         code = OK
         try:
             while code == OK and (self._stop_by is None or self._alive()):
@@ -148,8 +168,13 @@ class Supervisor:
                     self._hear(key.data)
                 code = self._reap()
                 self._pass_signals_on()
+                self._pass_quiet_on()
+                if self._health:
+                    self._health.write(self._state)
         finally:
             self._end_all()
+            if self._health:
+                self._health.remove()
             for number, handler in before.items():
                 signal.signal(number, handler)
         return code
@@ -165,6 +190,10 @@ class Supervisor:
                 keeper.start(child.lost)
                 assert child.process is not None
                 log.info("worker %d is process %d", child.place, child.process.pid)
+                if self._quiet:
+                    child.quiet(True)
+                if self._health:
+                    self._health.started(child.place, child.process.pid)
 
     def _hear(self, child: Child | None) -> None:
         if child is None:
@@ -178,6 +207,9 @@ class Supervisor:
         for kind, queue, items in messages:
             if kind == "drop":
                 keeper.drop(queue, items)
+            elif kind == "pulse":
+                if self._health:
+                    self._health.heard(child.place, items)
             else:
                 keeper.hold(self._queues[queue], [(_lease(job, fence), seconds) for job, fence, seconds in items])
 
@@ -204,6 +236,10 @@ class Supervisor:
             self._forget(child)
             place, pid = child.place, child.process.pid
             child.ended(code)
+            if self._health:
+                self._health.ended(
+                    child.place, for_good=self._stop_by is not None or (code == OK and not self._restart)
+                )
             if self._stop_by is not None:
                 continue
             if code == OK and not self._restart:
@@ -235,6 +271,18 @@ class Supervisor:
                 log.error("worker %d does not stop; it is killed", child.place)
                 child.process.kill()
 
+    def _pass_quiet_on(self) -> None:
+        if self._quiet == self._quiet_wanted:
+            return
+        self._quiet = self._quiet_wanted
+        log.info("quiet: nothing more is claimed" if self._quiet else "no longer quiet: jobs are claimed again")
+        for child in self._alive():
+            child.quiet(self._quiet)
+
+    @property
+    def _state(self) -> str:
+        return "stopping" if self._stop_by is not None else "quiet" if self._quiet else "running"
+
     def _alive(self) -> list[Child]:
         return [child for child in self._children if child.process is not None]
 
@@ -261,6 +309,13 @@ class Supervisor:
 
     def _on_signal(self, *_: Any) -> None:
         self._signals += 1
+        self._wake()
+
+    def _want_quiet(self, whether: bool) -> None:
+        self._quiet_wanted = whether
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(OSError):
             self._wake_in.send(b".")
 

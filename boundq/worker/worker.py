@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from os import PathLike
 from typing import Any, NamedTuple
 
 from boundq._core.delivery import MOST_JOBS
@@ -27,6 +30,7 @@ from boundq.job_control import CURRENT, CurrentJob
 from boundq.lease import BaseLease
 from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
+from boundq.worker.health import HealthFile, Pulse, Report
 from boundq.worker.isolate import Children, Crashed, NoChildren
 from boundq.worker.keeper import Keeper, ThreadKeeper
 from boundq.worker.slots import LOOP, THREAD, Slots
@@ -43,6 +47,13 @@ OK, GAVE_UP = 0, 70
 DEATH = 0.3
 # A job that may have killed its worker is run alone for so many seconds.
 SUSPICION = 5.0
+
+
+def quieting(quiet: Callable[[], None], resume: Callable[[], None]) -> dict[signal.Signals, Callable[..., None]]:
+    """Handlers of the signals for the two; none on Windows, which has no such signals."""
+    if not hasattr(signal, "SIGUSR1"):
+        return {}
+    return {signal.SIGUSR1: lambda *_: quiet(), signal.SIGUSR2: lambda *_: resume()}
 
 
 class Ended(NamedTuple):
@@ -71,6 +82,7 @@ class Worker:
         isolate: Run plain functions not in the threads, but in as many child processes, which can be killed: at their
             ``timeout``, when the lease is lost or the job is cancelled, at the end of the grace. They import the tasks
             by themselves: give the targets, as for ``boundq worker``, e.g. ``["shop:emails"]``.
+        health_file: Written once a second, for ``boundq health``.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class Worker:
         max_jobs: int | None = None,
         weights: Mapping[str, float] | None = None,
         isolate: Sequence[str] = (),
+        health_file: str | PathLike[str] | None = None,
     ) -> None:
         if isinstance(queues, Queue) or not queues:
             raise ConfigError("queues", queues, "give a list of at least one queue")
@@ -104,8 +117,11 @@ class Worker:
         sizes = {THREAD: self._threads, LOOP: positive_int(concurrency, "concurrency")}
         self._slots = Slots(sizes, {queue.name: _kinds(queue) for queue in self._queues}, weights or {})
         self._keeper: Keeper = ThreadKeeper(self._lease)
+        self._health = HealthFile(health_file) if health_file is not None else None
+        self._tell_health: Callable[[Report], None] | None = self._write_health if self._health else None
         self._stopping = threading.Event()
         self._children = Children(isolate, self._stopping, self.give_up) if isolate else None
+        self._quiet = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[tuple[str, str], tuple[Claimer, Lease, CurrentJob]] = {}
         self._idle = threading.Condition(self._lock)
@@ -122,6 +138,8 @@ class Worker:
         """
         Work until `stop`, SIGTERM or SIGINT (in the main thread), or until ``burst`` or ``max_jobs`` end it.
 
+        SIGUSR1 is `quiet` and SIGUSR2 is `resume`, where the program has no handlers of its own for them.
+
         Returns:
             The exit code: 0 stopped, 70 given up after ten unexpected errors in a row, or without child processes.
         """
@@ -134,6 +152,7 @@ class Worker:
             ]
             for thread in threads:
                 thread.start()
+            pulse = self._pulse(claimers)
             for claimer, thread in zip(claimers, threads, strict=True):
                 # A join without end would keep signals waiting. One that waits on the server claims no more.
                 while thread.is_alive() and not (self._stopping.is_set() and (claimer.waits or self._grace_is_over())):
@@ -142,9 +161,13 @@ class Worker:
             self._give_back()
             for claimer in claimers:
                 claimer.settle_rest()
+            if pulse:
+                pulse.stop()
             self._keeper.stop()
             self._pool.shutdown(wait=not self.running, cancel_futures=True)
             self._settlers.shutdown(wait=not self.running)
+        if self._health:
+            self._health.remove()
         return GAVE_UP if self._gave_up else OK
 
     def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -154,6 +177,22 @@ class Worker:
     def keep_leases_with(self, keeper: Keeper) -> None:
         """Have the leases kept by another than a thread of this process; before `run`."""
         self._keeper = keeper
+
+    def tell_health_to(self, tell: Callable[[Report], None]) -> None:
+        """Tell somebody once a second how this worker is; before `run`."""
+        self._tell_health = tell
+
+    def quiet(self) -> None:
+        """Claim no more, and go on running: before a stop, so that little is left to do then. `resume` undoes it."""
+        if not self._quiet.is_set():
+            self._quiet.set()
+            log.info("quiet: nothing more is claimed; %d jobs run", len(self._running))  # no lock: it may be a signal
+
+    def resume(self) -> None:
+        """Claim again."""
+        if self._quiet.is_set():
+            self._quiet.clear()
+            log.info("no longer quiet: jobs are claimed again")
 
     def stop(self) -> None:
         """Claim no more; `run` returns when the running jobs are done or the grace is over."""
@@ -173,6 +212,11 @@ class Worker:
     def stopping(self) -> bool:
         """Whether nothing is to be claimed any more."""
         return self._stopping.is_set() or (self._most is not None and self.claimed >= self._most)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be claimed for the time being."""
+        return self._quiet.is_set()
 
     def give_up(self) -> None:
         """Too many errors: end, so that a supervisor starts afresh."""
@@ -201,7 +245,8 @@ class Worker:
             if kind == LOOP and self._loop is not None and isinstance(run, Run):
                 asyncio.run_coroutine_threadsafe(self._run_async(claimer, lease, job, run), self._loop)
             else:
-                self._pool.submit(self._run_sync, claimer, lease, job, run, kind)
+                # In a context of its own: what a handler sets in context variables is not there for the next one.
+                self._pool.submit(contextvars.copy_context().run, self._run_sync, claimer, lease, job, run, kind)
 
     def _patience(self, run: Run | Verdict, kind: str) -> float | None:
         """Seconds for which the lease is extended: the timeout. The event loop keeps its own, so that goes first."""
@@ -217,7 +262,10 @@ class Worker:
             if isinstance(run, Run):
                 verdict = self._perform(claimer.queue, lease, job, run)
         except BaseException as error:  # ours, not the handler's: the job is not done
-            log.exception("queue %s: unexpected error in the run of job %s", claimer.queue.name, lease.id)
+            log.exception(
+                *("queue %s: unexpected error in the run of job %s", claimer.queue.name, lease.id),
+                extra=_ids(claimer.queue.name, lease),
+            )
             assert isinstance(run, Run)
             verdict = judge(run.task, lease.attempt, error)
         finally:
@@ -228,7 +276,7 @@ class Worker:
         if self._children is None:
             token = CURRENT.set(job)
             try:
-                return perform(run, lease.attempt)
+                return perform(run, lease.attempt, queue._around_run(job))
             finally:
                 CURRENT.reset(token)
 
@@ -254,8 +302,9 @@ class Worker:
         assert handle is not None
         job.ender = lambda: loop.call_soon_threadsafe(handle.cancel)
         try:
-            async with asyncio.timeout(run.task.timeout):
-                await run.task.function(*run.args, **run.kwargs)
+            with claimer.queue._around_run(job):
+                async with asyncio.timeout(run.task.timeout):
+                    await run.task.function(*run.args, **run.kwargs)
         except BaseException as error:
             # Where job.cancelled, that is why: its lease is lost, or the grace is over.
             verdict = judge(run.task, lease.attempt, error)
@@ -274,7 +323,10 @@ class Worker:
                     _tell(claimer.queue.name, lease, verdict)
                 claimer.ended(Ended(lease, verdict))
         except Exception:
-            log.exception("queue %s: job %s could not be settled; it may run again", claimer.queue.name, lease.id)
+            log.exception(
+                *("queue %s: job %s could not be settled; it may run again", claimer.queue.name, lease.id),
+                extra=_ids(claimer.queue.name, lease),
+            )
         finally:
             with self._lock:
                 self._running.pop((claimer.queue.name, lease.id), None)
@@ -302,7 +354,10 @@ class Worker:
             _tell(queue, lease, verdict)
             claimer.ended(Ended(lease, verdict))
         else:
-            log.warning("queue %s: the lease of job %s is lost (LeaseLost); its result will not count", queue, job_id)
+            log.warning(
+                *("queue %s: the lease of job %s is lost (LeaseLost); its result will not count", queue, job_id),
+                extra=_ids(queue, lease),
+            )
 
     def _wait_for_running(self) -> None:
         while self.running and not self._grace_is_over():
@@ -336,6 +391,24 @@ class Worker:
         except BoundqError as error:
             log.warning("they come back when their leases end: %s", error)
 
+    def _pulse(self, claimers: Sequence[Claimer]) -> Pulse | None:
+        """Begin to tell how it is, if anybody wants to know."""
+        if self._tell_health is None:
+            return None
+        loops = {claimer.queue.name: claimer.last_round for claimer in claimers}
+        pulse = Pulse(self._state, loops, self._loop, self._tell_health)
+        pulse.start()
+        return pulse
+
+    def _state(self) -> str:
+        return "stopping" if self.stopping else "quiet" if self.is_quiet else "running"
+
+    def _write_health(self, report: Report) -> None:
+        assert self._health is not None
+        self._health.started(1, os.getpid())
+        self._health.heard(1, report)
+        self._health.write(report["state"])
+
     @contextlib.contextmanager
     def _event_loop(self) -> Iterator[None]:
         """A loop in a thread, where a queue has ``async def`` tasks and the caller has none for them."""
@@ -358,9 +431,10 @@ class Worker:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
-            signal.signal(number, self._on_signal)
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number, act in quieting(self.quiet, self.resume).items():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, act)
         try:
             yield
         finally:
@@ -392,12 +466,19 @@ class Claimer:
         self._woken = False
         self._errors = 0
         self._down = False
+        self._round_at = time.monotonic()
+        self._asked = False
+        self._over = False
 
     def run(self) -> None:
         """Rounds until the worker stops; in a thread of its own."""
+        gate = self.queue._hub.gate
+        gate.on_shut.append(self._shut)
         try:
             self._rounds()
         finally:
+            gate.on_shut.remove(self._shut)
+            self._over = True
             with self._lock:
                 self._waiting = True  # from now on who is done settles by himself
             self._settle_ended()
@@ -410,13 +491,17 @@ class Claimer:
     def _rounds(self) -> None:
         worker = self._worker
         while not worker.stopping:
+            self._round_at = time.monotonic()
+            if worker.is_quiet:
+                self._rest()
+                continue
             slots = worker._slots.take(self.queue.name, MOST_JOBS, 0.2)
             if not slots:
                 self._settle_ended()  # all slots are busy: what is done need not wait for a free one
                 continue
-            if worker.stopping:
+            if worker.stopping or worker.is_quiet:
                 worker._slots.give(worker._slots.kinds(self.queue.name), slots)
-                return
+                continue
             leases: list[Lease] = []
             try:
                 leases, suspect = self._set_apart(self._round(slots))
@@ -470,6 +555,22 @@ class Claimer:
                 worker._idle.wait(0.1)
         with self._lock:
             self._waiting = worker.stopping
+
+    def _rest(self) -> None:
+        """Claim nothing while the worker is quiet; who is done settles by himself."""
+        worker = self._worker
+        with self._lock:
+            self._waiting = True
+        self._settle_ended()
+        while worker.is_quiet and not worker.stopping:
+            self._round_at = time.monotonic()
+            worker._stopping.wait(0.1)
+        with self._lock:
+            self._waiting = worker.stopping
+
+    def last_round(self) -> tuple[float, bool | None] | None:
+        """When the loop last ended a round, and whether the server is away, None before the first; None: it is over."""
+        return None if self._over else (self._round_at, self._down if self._asked else None)
 
     def ended(self, ended: Ended) -> None:
         """A job's run is over."""
@@ -534,7 +635,12 @@ class Claimer:
                 for one in ended:
                     if one not in alive:
                         log.error(
-                            "queue %s: job %s is done but not settled; it may run again", self.queue.name, one.lease.id
+                            *(
+                                "queue %s: job %s is done but not settled; it may run again",
+                                self.queue.name,
+                                one.lease.id,
+                            ),
+                            extra=_ids(self.queue.name, one.lease),
                         )
                 ended = alive
                 if not ended:
@@ -547,20 +653,35 @@ class Claimer:
 
     def _tell_lost(self, lost: Sequence[BaseLease]) -> None:
         for lease in lost:
-            log.warning("queue %s: the lease of job %s was lost while it ran (LeaseLost)", self.queue.name, lease.id)
+            log.warning(
+                *("queue %s: the lease of job %s was lost while it ran (LeaseLost)", self.queue.name, lease.id),
+                extra=_ids(self.queue.name, lease),
+            )
 
     def _up(self) -> None:
         self._errors = 0
+        self._asked = True
         if self._down:
             self._down = False
-            log.info("queue %s: the server is back", self.queue.name)
+            log.info("queue %s: the server is back", self.queue.name, extra={"queue": self.queue.name})
+
+    def _shut(self, reason: str) -> None:
+        """The server has failed twice in a row: said now, and not when a call gives up at its deadline."""
+        self._away(f"queue {self.queue.name}: the server is unavailable ({reason})")
 
     def _trouble(self, error: BoundqError) -> None:
-        """One line when it begins; the library's own back-off bounds the commands."""
-        if not self._down:
-            self._down = True
-            log.warning("%s; trying on", error)
+        """The library's own back-off bounds the commands."""
+        self._away(str(error))
+        self._round_at = time.monotonic()
         self._worker._stopping.wait(0.2)
+
+    def _away(self, what: str) -> None:
+        """One line when it begins."""
+        with self._lock:
+            known, self._down = self._down, True
+        self._asked = True
+        if not known:
+            log.warning("%s; trying on", what, extra={"queue": self.queue.name})
 
     def _unexpected(self) -> None:
         self._errors += 1
@@ -591,7 +712,15 @@ def _tell(queue: str, lease: Lease, verdict: Verdict) -> None:
     """One bounded line for each failure, with ids and no payload."""
     what = f"retried in {verdict.delay:.1f} s" if verdict.kind == "retry" else f"buried ({verdict.reason})"
     first = verdict.error.strip().splitlines()[-1][:300] if verdict.error.strip() else ""
-    log.warning("queue %s: job %s (%s), attempt %d, is %s: %s", queue, lease.id, lease.task, lease.attempt, what, first)
+    log.warning(
+        *("queue %s: job %s (%s), attempt %d, is %s: %s", queue, lease.id, lease.task, lease.attempt, what, first),
+        extra=_ids(queue, lease),
+    )
+
+
+def _ids(queue: str, lease: BaseLease) -> dict[str, object]:
+    """For structured logs: which job a line is about."""
+    return {"queue": queue, "job_id": lease.id, "task": lease.task, "attempt": lease.attempt}
 
 
 def _kind(function: Any) -> str:

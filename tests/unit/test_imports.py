@@ -17,9 +17,12 @@ ROOT = Path(boundq.__file__).parent
 
 LAYERS = [
     ("cli", ["boundq.__main__", "boundq.cli", "boundq.demo", "boundq.testing", "boundq.contrib", "boundq.metrics"]),
-    ("worker", ["boundq.worker", "boundq._runner", "boundq.job_control"]),
+    ("worker", ["boundq.worker", "boundq._runner"]),
     ("shells", ["boundq.sync", "boundq.aio"]),
-    ("core", ["boundq._core", "boundq.lease", "boundq.task"]),
+    (
+        "core",
+        ["boundq._core", "boundq.lease", "boundq.task", "boundq.job_control", "boundq.middleware", "boundq.tracing"],
+    ),
     (
         "wire",
         [
@@ -31,7 +34,7 @@ LAYERS = [
         "values",
         [
             *("boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
-            *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule"),
+            *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule", "boundq._health"),
         ],
     ),
 ]
@@ -52,6 +55,7 @@ HOMES = {
     "pickle": (),
     "prometheus_client": ("boundq.metrics", "boundq.cli", "boundq.contrib"),
     "opentelemetry": ("boundq.otel", "boundq.contrib", "boundq.tracing"),
+    "watchfiles": ("boundq.worker.reload",),
     "zstandard": ("boundq.cli", "boundq._archive", "boundq.archive", "boundq.sync", "boundq.aio"),
 }
 """Who may import what."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from boundq.cli import health, worker
 from boundq.limits import Limits
 from boundq.task import EnqueueOptions
 
@@ -49,3 +50,12 @@ def test_the_first_steps_as_typed(tmp_path: Path) -> None:
 def test_every_option_is_in_a_table(name: str) -> None:
     """Each option of a job and each limit has a row."""
     assert re.search(rf"^\|.*`{name}`", README, re.MULTILINE)
+
+
+def test_the_recipes_use_options_that_exist() -> None:
+    """What docs/deploy.md starts `boundq worker` and `boundq health` with is known to them."""
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--kill-whom", "--signal"}  # systemctl's
+    known = {word for command in (worker.command, health.command) for one in command.params for word in one.opts}
+    assert used <= known
+    assert len(used) > 6

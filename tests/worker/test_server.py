@@ -55,6 +55,24 @@ def test_a_killed_and_restarted_server_is_met_again(
     queue.close()
 
 
+def test_an_outage_is_logged_when_it_begins(
+    fresh_server: FreshServer, queue_name: str, tree: NewTree, folder: Folder
+) -> None:
+    """Not when a call gives up at its deadline, of ten minutes here: the line comes with the second attempt."""
+    server = fresh_server(appendonly="yes", appendfsync="always")
+    queue = Queue(queue_name, server.url)
+    queue.named("work").enqueue(1)
+    queue.close()
+    server.kill()
+    workers = tree("--lease", "30", "--threads", "4", url=server.url, BQ_DEADLINE="600")
+    workers.until(lambda: workers.changes == (1, 0), "it has noticed")
+    assert workers.said(f"queue {queue_name}: the server is unavailable (refused); trying on") == 1
+    server.start()
+    workers.until(lambda: queue.stats().acked == 1, "it is at work")
+    workers.until(lambda: workers.changes == (1, 1), "and says so")
+    queue.close()
+
+
 def _refuse(line: Proxy, server: Server) -> Callable[[], object]:
     line.refuse()
     line.cut_all()
@@ -230,6 +248,10 @@ def _calls(server: Server) -> int:
     return sum(int(stats.get(f"cmdstat_{name}", "calls=0,").removeprefix("calls=").partition(",")[0]) for name in mine)
 
 
+def _waits(server: Server) -> str:
+    return server.info("commandstats").get("cmdstat_blpop", "")
+
+
 def test_an_idle_worker_is_quiet_and_quick(
     fresh_server: FreshServer, queue_name: str, tree: NewTree, folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,7 +260,9 @@ def test_an_idle_worker_is_quiet_and_quick(
     queue = Queue(queue_name, server.url)
     workers = tree("--lease", "30", url=server.url)
     queue.named("work").enqueue(-1)
-    workers.until(lambda: folder.keys()[-1] == 1, "it is at work")
+    workers.until(lambda: queue.stats().acked == 1, "it is at work, and has taught the server its scripts")
+    waits = _waits(server)
+    workers.until(lambda: _waits(server) != waits, "it is idle")
     before, began = _calls(server), time.monotonic()
     workers.until(lambda: time.monotonic() - began > 4, "some seconds have passed")
     sent, lasted = _calls(server) - before, time.monotonic() - began
