@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def main(
         measure: Measure = module.measure
         found = {}
         for kind in kinds:
+            sys.stdout.flush()  # into a pipe: what is known by now
             with Place(kind, tcp=tcp) as place:
                 found[kind.id] = (kind.binary.version, measure(place, options))
             show(console, kind.id, found[kind.id][1])

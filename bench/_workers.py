@@ -92,17 +92,25 @@ class Drain(Arm):
         held, before = self.fill(), self.done()
         meter = self.place.meter([self.process])
         self.open()
-        jobs, elapsed = count(self.done, held, self.seconds, self.process.check)
+        jobs, elapsed = count(self.done, before, held, self.seconds, self.process.check)
         figures = meter.read(self.done() - before)
         self.close()
         return {**figures, "rate": jobs / elapsed, "wall": elapsed / jobs * 1e6}
 
 
 def count(
-    done: Callable[[], int], available: int, seconds: float, check: Callable[[], None] = lambda: None
+    done: Callable[[], int], start: int, available: int, seconds: float, check: Callable[[], None]
 ) -> tuple[int, float]:
-    """Jobs done, and seconds: from the first one on, for so many seconds or until all that there are are done."""
-    start = done()
+    """
+    Jobs done, and in how many seconds, from the first one on.
+
+    Args:
+        done: Counts them.
+        start: What it said before there was anything to do.
+        available: Jobs that there are; the clock stops when they are done, too.
+        seconds: For how long.
+        check: Raises where nobody works any more.
+    """
 
     def begins() -> bool:
         check()

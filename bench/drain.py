@@ -28,7 +28,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-SIZES = {"tiny": Size(0.05, 500, 2), "quick": Size(0.7, 25_000, 5), "full": Size(3.0, 100_000, 9)}
+SIZES = {"tiny": Size(0.05, 500, 2), "quick": Size(0.5, 20_000, 5), "full": Size(3.0, 100_000, 9)}
 
 
 def measure(place: Place, options: Options) -> Result:

@@ -41,7 +41,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-SIZES = {"tiny": Size(50, 2), "quick": Size(2000, 7), "full": Size(10_000, 15)}
+SIZES = {"tiny": Size(50, 2), "quick": Size(1000, 7), "full": Size(10_000, 15)}
 
 
 def measure(place: Place, options: Options) -> Result:

@@ -44,7 +44,7 @@ class Size(NamedTuple):
     drain_jobs: int
 
 
-SIZES = {"tiny": Size(0.2, 2, 0.05, 300), "quick": Size(1.5, 5, 0.5, 15_000), "full": Size(10.0, 9, 2.0, 60_000)}
+SIZES = {"tiny": Size(0.2, 2, 0.05, 300), "quick": Size(1.0, 5, 0.5, 15_000), "full": Size(10.0, 9, 2.0, 60_000)}
 
 
 @dataclass
@@ -104,7 +104,7 @@ class ThroughWorker(Loaded):
         jobs = self.size.drain_jobs
         self._queue.enqueue_many([self._queue.named("noop").call("")] * jobs)
         self._queue.resume()
-        done, elapsed = count(lambda: self.place.acked(name), jobs, self.size.drain_s, worker.check)
+        done, elapsed = count(lambda: self.place.acked(name), 0, jobs, self.size.drain_s, worker.check)
         self.rates.half = min(self.rates.half, done / elapsed / 2)
         self._queue.purge()
 

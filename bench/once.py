@@ -34,7 +34,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-SIZES = {"tiny": Size(100, 2), "quick": Size(2000, 7), "full": Size(10_000, 15)}
+SIZES = {"tiny": Size(100, 2), "quick": Size(1000, 7), "full": Size(10_000, 15)}
 
 
 def without_bookkeeping() -> Script:

@@ -116,12 +116,13 @@ class Flooded(Calm):
         self._queue = self.place.queue(self.stack, "flood", LIMITS)
         self._queue.stats()
         self._worker = start_worker(self.place, self.stack, "plain", "flood", *_WORDS)
-        self._queue.enqueue_many([self._queue.named("work").call(WORK_S)] * LIMITS.max_jobs)
-        jobs, elapsed = count(self._done, LIMITS.max_jobs, self._drain_s, self._worker.check)
+        self._fill()
+        jobs, elapsed = count(self._done, 0, LIMITS.max_jobs, self._drain_s, self._worker.check)
         self._rate = jobs / elapsed
         self._queue.purge()
 
     def run(self) -> Figures:
+        self._fill()
         with ExitStack() as stack:
             words = ("bench._flood", self.place.url, "flood", str(2 * self._rate), str(WORK_S))
             log = self.place.server.folder / "flood"
@@ -132,7 +133,7 @@ class Flooded(Calm):
                 flood.check()
                 return sum(self._queue.stats().rejected.values()) > refused
 
-            wait_until(is_full, "the flood to fill its queue", 60)
+            wait_until(is_full, "the flood to be refused", 60)
             done, begun = self._done(), time.monotonic()
             before = self._queue.stats()
             figures = super().run()
@@ -153,6 +154,9 @@ class Flooded(Calm):
             "memory": max(memory),
             "growth": statistics.mean(memory[half:]) / statistics.mean(memory[:half] or memory),
         }
+
+    def _fill(self) -> None:
+        self._queue.enqueue_many([self._queue.named("work").call(WORK_S)] * LIMITS.max_jobs)
 
     def _done(self) -> int:
         return self.place.acked("flood")
