@@ -92,7 +92,8 @@ def _group(group: Group) -> dict[str, Any]:
             if ratio is not None:
                 figures[figure]["x_base"] = ratio._asdict()
         arms[arm] = figures
-    return {"title": group.title, "base": group.base, "arms": arms}
+    columns = [column._asdict() for column in group.columns]
+    return {"title": group.title, "base": group.base, "columns": columns, "arms": arms}
 
 
 def circumstances() -> dict[str, Any]:

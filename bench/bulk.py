@@ -26,7 +26,7 @@ from boundq import AsyncQueue, Queue
 
 COLUMNS = (
     Column("rate", "jobs/s", compared=True),
-    Column("client", "client CPU us/job", digits=2),
+    Column("client", "client CPU us/job", compared=True, digits=2),
     Column("server", "server CPU us/job", digits=2),
 )
 

@@ -29,7 +29,7 @@ MANY = 50
 COLUMNS = (
     Column("rate", "jobs/s", compared=True),
     Column("wall", "wall us/job", digits=1),
-    Column("client", "client CPU us", digits=1),
+    Column("client", "client CPU us", compared=True, digits=1),
     Column("server", "server CPU us", digits=1),
 )
 

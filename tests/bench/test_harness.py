@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench._draw import draw
 from bench._harness import Arm, Column, Curves, Figures, Group, Options, Result, Spread, in_turns, percentile, spread
+from bench._markdown import tables
 from bench._report import save, show
 
 
@@ -111,6 +112,16 @@ def test_json(tmp_path: Path) -> None:
     [group] = server["groups"]
     ratio = {"median": 0.5, "low": 0.5, "high": 0.5}
     assert group["arms"]["boundq"]["t"] == {"median": 2.0, "low": 2.0, "high": 2.0, "runs": [2.0], "x_base": ratio}
+
+
+def test_markdown(tmp_path: Path) -> None:
+    """For README.md: a row for each arm, with the ratio and its quartiles behind the figures that are compared."""
+    save(tmp_path, "some", Options(), {"valkey-9.1": ("9.1.2", RESULT), "redis-7.0": ("7.0.15", RESULT)})
+    lines = list(tables(tmp_path))
+    assert "### some" in lines
+    assert "| | valkey-9.1: us | redis-7.0: us |" in lines
+    assert "| base & co | 4.0 | 4.0 |" in lines
+    assert "| boundq | 2.0, × 0.50 (0.50–0.50) | 2.0, × 0.50 (0.50–0.50) |" in lines
 
 
 def test_picture() -> None:
