@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import struct
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -72,21 +73,21 @@ class Drain(Arm):
         self.place, self.seconds, self.most = place, seconds, most
         self.process: Process
 
+    @abstractmethod
     def fill(self) -> int:
         """Have at most ``most`` jobs in the queue, out of reach; how many there are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self) -> None:
         """Let the workers at them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Keep them away again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def done(self) -> int:
         """Jobs done, ever."""
-        raise NotImplementedError
 
     def run(self) -> Figures:
         held, before = self.fill(), self.done()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,9 +70,9 @@ class Loaded(Arm):
         self.place, self.rates, self.size = place, rates, size
         self.stamps: Stamps
 
+    @abstractmethod
     def send(self, jobs: int) -> None:
         """Send so many, all stamped with the time of now."""
-        raise NotImplementedError
 
     def run(self) -> Figures:
         figures: dict[str, float] = {}

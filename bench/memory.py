@@ -7,6 +7,7 @@ when the server is at rest. The picture shows what comes on top of the argument.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -53,13 +54,13 @@ class Stored(Arm):
         super().__init__(name)
         self.place, self.jobs, self.payload = place, jobs, payload
 
+    @abstractmethod
     def fill(self, jobs: int) -> Figures:
         """Store so many, and hang up; what else is known of them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drain(self) -> None:
         """Take all out, and hang up."""
-        raise NotImplementedError
 
     def run(self) -> Figures:
         self.place.flush()
