@@ -15,9 +15,9 @@ from html import escape
 from bench._harness import Column, Curves, Group, Result
 
 _PANEL, _GAP, _MARGIN = 500, 36, 24
-_HEAD, _LINE, _BAR, _FOOT = 62, 17, 24, 34
+_HEAD, _LINE, _BAR, _FOOT = 68, 17, 24, 34
 _LETTER = 6.4
-_LABEL, _VALUE = 190, 122
+_LABEL, _VALUE = 206, 116
 _CURVES_HEIGHT, _AXIS, _KEY = 190, 52, 124
 _OURS = "boundq"
 
@@ -77,7 +77,7 @@ def draw(title: str, sentence: str, under: str, found: Mapping[str, Result]) -> 
 def _column(left: float, top: float, server: str, result: Result) -> tuple[list[str], float]:
     """All panels of a server, and where they end."""
     parts = [_text(left, top, server, "panel soft")]
-    top += 18
+    top += 20
     for curves in result.curves:
         parts += _curves(left, top, curves)
         top += _CURVES_HEIGHT + _FOOT + 44

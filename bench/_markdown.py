@@ -10,12 +10,14 @@ from typing import Any
 
 from bench._report import RESULTS
 
+_MOST_COLUMNS = 4
+
 
 def tables(folder: Path) -> Iterator[str]:
     """The lines: for each bench what it was taken under, and a table with a column for each server and figure."""
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text())
-        yield from ("", f"### {data['bench']}", "", _under(data), "")
+        yield from ("", f"### {data['bench']}", "", _under(data))
         yield from _table(data["servers"])
 
 
@@ -31,14 +33,17 @@ def _table(servers: dict[str, Any]) -> Iterator[str]:
     head: list[str] | None = None
     for groups in zip(*(server["groups"] for server in servers.values()), strict=True):
         columns = [one for one in groups[0]["columns"] if one["compared"]] or groups[0]["columns"]
-        now = [f"{server}: {column['heading']}" for server in servers for column in columns]
-        if now != head:
-            head = now
-            yield from ("", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}")
-        yield f"| **{groups[0]['title']}** |{' |' * len(head)}"
-        for arm in groups[0]["arms"]:
-            cells = [_cell(group["arms"][arm].get(column["figure"]), column) for group in groups for column in columns]
-            yield f"| {arm} | {' | '.join(cells)} |"
+        by_server = list(zip(servers, groups, strict=True))
+        # Side by side where that is not too wide.
+        for some in [by_server] if len(columns) <= _MOST_COLUMNS else [[one] for one in by_server]:
+            now = [f"{server}: {column['heading']}" for server, _ in some for column in columns]
+            if now != head:
+                head = now
+                yield from ("", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}")
+            yield f"| **{groups[0]['title']}** |{' |' * len(head)}"
+            for arm in groups[0]["arms"]:
+                cells = [_cell(group["arms"][arm].get(one["figure"]), one) for _, group in some for one in columns]
+                yield f"| {arm} | {' | '.join(cells)} |"
 
 
 def _cell(found: dict[str, Any] | None, column: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ class Drain(Arm):
 
     @abstractmethod
     def fill(self) -> int:
-        """Have at most ``most`` jobs in the queue, out of reach; how many there are."""
+        """Have ``most`` jobs in the queue, out of reach, and none in hand; how many there are."""
 
     @abstractmethod
     def open(self) -> None:
@@ -153,10 +153,11 @@ class WorkerDrain(Drain):
         self._queue.pause()
 
     def fill(self) -> int:
-        stats = self._queue.stats()
+        # What was begun before the queue was closed must not start the clock of this round.
+        wait_until(lambda: self._queue.stats().active == 0, "the last round's jobs to be done", START_S)
         job = self._queue.named("noop").call("x" * self._payload)
-        self._queue.enqueue_many(job for _ in range(self.most - stats.jobs))
-        return self.most - stats.active
+        self._queue.enqueue_many(job for _ in range(self.most - self._queue.stats().jobs))
+        return self.most
 
     def open(self) -> None:
         self._queue.resume()

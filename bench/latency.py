@@ -32,7 +32,7 @@ def columns(at: str) -> tuple[Column, ...]:
         Column(f"{at}_p50", "p50 ms", compared=True, digits=2),
         Column(f"{at}_p99", "p99 ms", compared=True, digits=2),
         Column(f"{at}_max", "max ms", digits=2),
-        Column(f"{at}_rate", "jobs/s sent"),
+        Column(f"{at}_rate", "sent/s"),
     )
 
 
@@ -148,6 +148,6 @@ def measure(place: Place, options: Options) -> Result:
         ThroughWorker("boundq coroutines", place, rates, size, "coroutines"),
     ]
     runs = in_turns(arms, options.of(size.rounds))
-    titles = {"slow": f"{SLOW:.0f} jobs/s", "half": f"half of the drain rate, {rates.half:,.0f} jobs/s"}
+    titles = {"slow": f"{SLOW:.0f} jobs/s", "half": "half of the drain rate"}
     groups = [Group(title, runs, arms[0].name, columns(at)) for at, title in titles.items()]
     return Result(groups, facts={"half_drain_rate": rates.half})
