@@ -1,1 +1,1 @@
-"""What boundq costs: `python -m bench` lists the benches, `python -m bench once` runs one."""
+"""What boundq costs: ``python -m bench`` runs all benches, ``python -m bench enqueue`` one. See README.md here."""

@@ -1,27 +1,110 @@
-"""``python -m bench [NAME [OPTIONS]]``: list the benches, or run one."""
+"""``python -m bench [NAME...]``."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import inspect
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
-import bench
+import click
+from rich.console import Console
+
+from bench._draw import draw
+from bench._harness import Measure, Options, Result
+from bench._place import Place
+from bench._report import RESULTS, circumstances, save, show
+from tests._servers import REDIS_7_0, SUPPORTED, VALKEY_9_1, Kind, Missing
+
+NAMES = ("enqueue", "bulk", "drain", "latency", "memory", "server_cost", "overload", "scale", "once")
+KINDS = {kind.id: kind for kind in SUPPORTED}
+DEFAULT = (VALKEY_9_1.id, REDIS_7_0.id)
+_WIDTH = 200
 
 
-def main() -> int:
-    names = sorted(module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_"))
-    if len(sys.argv) < 2 or sys.argv[1] not in names:
-        print(__doc__)
-        for name in names:
-            doc = importlib.import_module(f"bench.{name}").__doc__ or ""
-            print(f"  {name:12} {doc.strip().splitlines()[0]}")
-        return 0 if len(sys.argv) < 2 else 2
-    module = importlib.import_module(f"bench.{sys.argv[1]}")
-    sys.argv[1:] = sys.argv[2:]
-    status: int = module.main()
-    return status
+@click.command("bench", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
+@click.option(
+    *("--server", "servers"),
+    multiple=True,
+    type=click.Choice(list(KINDS)),
+    help=f"May be repeated. Default: {', '.join(DEFAULT)}.",
+)
+@click.option("--full", is_flag=True, help="Longer runs, more rounds: for figures to publish.")
+@click.option("--size", type=click.Choice(["tiny", "quick", "full"]), default="quick", hidden=True)
+@click.option("--rounds", type=click.IntRange(1), help="Instead of the bench's own number.")
+@click.option("--seconds", type=click.FloatRange(0.05), help="Of one run, for drain, latency and overload.")
+@click.option("--payload", type=click.IntRange(1), default=200, show_default=True, help="Bytes of a job's argument.")
+@click.option("--tcp", is_flag=True, help="TCP on this machine, not a unix socket.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for JSON and SVG.")
+@click.option("--list", "listed", is_flag=True, help="Say what there is, and end.")
+def main(
+    names: tuple[str, ...],
+    servers: tuple[str, ...],
+    full: bool,
+    size: str,
+    rounds: int | None,
+    seconds: float | None,
+    payload: int,
+    tcp: bool,
+    results: Path,
+    listed: bool,
+) -> None:
+    """Run the benches of these names, or all, print tables, and write JSON and SVG into bench/results."""
+    modules = {name: importlib.import_module(f"bench.{name}") for name in names or NAMES}
+    if listed:
+        for name, module in modules.items():
+            click.echo(f"  {name:12} {headline(module)}")
+        return
+    options = Options("full" if full else size, rounds, seconds, payload)
+    kinds = [KINDS[server] for server in servers] or [KINDS[server] for server in DEFAULT if here(KINDS[server])]
+    for kind in kinds:
+        if not here(kind):
+            raise click.ClickException(f"no {kind.id} server here; to get it: {kind.install}")
+    if not kinds:
+        raise click.ClickException("no server here: " + "; ".join(KINDS[server].install for server in DEFAULT))
+    # A table that is cut to the width of a pipe's 80 columns says nothing.
+    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    for name, module in modules.items():
+        begun = time.monotonic()
+        console.print(f"[bold]{name}[/]  {headline(module)}\n", highlight=False)
+        measure: Measure = module.measure
+        found = {}
+        for kind in kinds:
+            sys.stdout.flush()  # into a pipe: what is known by now
+            with Place(kind, tcp=tcp) as place:
+                found[kind.id] = (kind.binary.version, measure(place, options))
+            show(console, kind.id, found[kind.id][1])
+        path = save(results, name, options, found)
+        path.with_suffix(".svg").write_text(picture(headline(module), found))
+        console.print(f"{path} and .svg, after {time.monotonic() - begun:.0f} s\n", highlight=False, soft_wrap=True)
+
+
+def headline(module: Any) -> str:
+    """The first sentence of a bench's docstring."""
+    return inspect.cleandoc(module.__doc__).partition("\n\n")[0].replace("\n", " ").replace("``", "")
+
+
+def here(kind: Kind) -> bool:
+    """Whether this machine has such a server."""
+    try:
+        return bool(kind.binary)
+    except Missing:
+        return False
+
+
+def picture(title: str, found: dict[str, tuple[str, Result]]) -> str:
+    """The SVG of one bench."""
+    now = circumstances()
+    commit = now["commit"][:9] + ("+" if now["changed"] else "")
+    under = f"{now['when'][:10]}, commit {commit}, Python {now['python']}, {now['cpus']} CPUs, {now['system']}"
+    name, _, sentence = title.partition(": ")
+    return draw(
+        name, sentence, under, {f"{kind.replace('-', ' ')} ({version})": one for kind, (version, one) in found.items()}
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="python -m bench")

@@ -1,37 +1,41 @@
 """
 Once-only: what it costs an enqueue that a resend of it would be recognised.
 
-Two arms in turns: the script ``enqueue`` as it is, and the same text without the lines that look the producer's last
-number up and write the new one. For each: the server's time in the script, all of the server's CPU, and wall and CPU
-time of the client, per enqueue, one at a time over a unix socket. Target: a tenth of the enqueue at most.
+Two arms: the script ``enqueue`` as it is, and the same text without the lines that look the producer's last number up
+and write the new one, with 200 other producers enlisted. For each: the server's time in the script, all of the server's
+CPU, and wall and CPU time of the client, per enqueue, one at a time. Target: a tenth of the enqueue at most.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import socket
-from collections.abc import Callable
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
-import hiredis
-
-from bench._harness import Clock, Figures, in_turns, more, save, spread, table
-from boundq import Queue
+from bench._harness import Arm, Column, Figures, Group, Options, Result, in_turns
+from bench._place import Place
 from boundq import _scripts as scripts
 from boundq._call import pack
-from boundq._core import admission
 from boundq._scripts import Script, load
-from tests._servers import REDIS_7_0, VALKEY_9_1, Kind, Server
 
-FIGURES = {
-    "script": "server, in the script",
-    "server": "server, all CPU",
-    "raw": "wall, bare socket",
-    "wall": "wall, Queue.enqueue_bytes",
-    "client": "client CPU, Queue.enqueue_bytes",
-}
+COLUMNS = (
+    Column("script", "us in the script", compared=True, digits=2),
+    Column("server", "us server CPU", compared=True, digits=2),
+    Column("raw", "us wall, socket", compared=True, digits=1),
+    Column("wall", "us wall, Queue", compared=True, digits=1),
+    Column("client", "us CPU, Queue", compared=True, digits=1),
+)
 OTHERS = 200
+
+
+class Size(NamedTuple):
+    """Calls of a run, and rounds."""
+
+    calls: int
+    rounds: int
+
+
+SIZES = {"tiny": Size(100, 2), "quick": Size(1000, 7), "full": Size(10_000, 15)}
 
 
 def without_bookkeeping() -> Script:
@@ -60,113 +64,79 @@ def without_bookkeeping() -> Script:
     return Script("enqueue", text, scripts._sha(text), plain, scripts._sha(plain))
 
 
-class Bench:
-    """A server with one queue in which 200 other producers are enlisted."""
+class Once(Arm):
+    """
+    Enqueues with this text of the script: through a bare socket first, then through `Queue`.
 
-    def __init__(self, server: Server, calls: int, payload: int) -> None:
-        self._server = server
-        self._calls = calls
-        self._payload = b"p" * payload
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(server.socket_path)
-        self._reader = hiredis.Reader()
+    Args:
+        script: The text.
+        calls: Of a run.
+        payload: Bytes of a job.
+    """
 
-    def arm(self, script: Script) -> Callable[[], Figures]:
-        """One run with this text of the script: through a bare socket first, then through `Queue`."""
-        self._say("SCRIPT", "LOAD", script.text)
+    def __init__(self, name: str, place: Place, script: Script, calls: int, payload: int) -> None:
+        super().__init__(name)
+        self._place, self._script, self._calls, self._payload = place, script, calls, b"p" * payload
 
-        def run() -> Figures:
-            return {**self._bare(script), **self._through_queue(script)}
+    def set_up(self) -> None:
+        self._wire = self._place.new_wire(self.stack)
+        self._wire.say("SCRIPT", "LOAD", self._script.text)
 
-        return run
+    def run(self) -> Figures:
+        return {**self._bare(), **self._through_queue()}
 
-    def _bare(self, script: Script) -> Figures:
+    def _bare(self) -> Figures:
         keys = self._furnish()
-        said = self._say("HGET", keys[0], "p1")
-        assert isinstance(said, bytes)
-        nonce = said[:8]
-        self._say("CONFIG", "RESETSTAT")
-        before, clock = self._cpu(), Clock()
+        nonce = self._wire.say("HGET", keys[0], "p1")[:8]
+        envelope = b"\x01\x00123456\x00" + self._payload
+        self._place.forget_commands()
+        meter = self._place.meter()
         for number in range(2, self._calls + 2):
-            envelope = b"\x01\x00123456\x00" + self._payload
-            reply = self._say("EVALSHA", script.sha, 3, *keys, "p1", b"%b%010d" % (nonce, number), 0, 1, envelope)
-            assert isinstance(reply, list), reply
+            numbered = b"%b%010d" % (nonce, number)
+            reply = self._wire.exchange(pack("EVALSHA", self._script.sha, 3, *keys, "p1", numbered, 0, 1, envelope))
             assert reply[0] == 1, reply
-        wall, _ = clock.read()
-        server = self._cpu() - before
-        calls = self._server.info("commandstats")["cmdstat_evalsha"]
-        micros = float(calls.split("usec_per_call=")[1].split(",")[0])
-        return {"script": micros, "server": server / self._calls * 1e6, "raw": wall / self._calls * 1e6}
+        figures = meter.read(self._calls)
+        calls, micros = self._place.spent("evalsha")
+        assert calls == self._calls
+        return {"script": micros / calls, "server": figures["server"], "raw": figures["wall"]}
 
-    def _through_queue(self, script: Script) -> Figures:
+    def _through_queue(self) -> Figures:
         self._furnish()
+        admission: Any = sys.modules["boundq._core.admission"]
         real = admission.load
-        admission.load = lambda name: script if name == "enqueue" else load(name)  # type: ignore[assignment]
+        admission.load = lambda name: self._script if name == "enqueue" else load(name)
+        queue = self._place.queue(self.stack)
         try:
-            queue = Queue("bench", self._server.url, max_jobs=10**7, max_bytes="8 GiB")
             queue.enqueue_bytes(self._payload)
-            clock = Clock()
+            meter = self._place.meter()
             for _ in range(self._calls):
                 queue.enqueue_bytes(self._payload)
-            wall, cpu = clock.read()
-            queue.close()
+            figures = meter.read(self._calls)
         finally:
             admission.load = real
-        return {"wall": wall / self._calls * 1e6, "client": cpu / self._calls * 1e6}
+            queue.close()
+        return {"wall": figures["wall"], "client": figures["client"]}
 
-    def _furnish(self) -> tuple[bytes, ...]:
-        self._say("FLUSHALL")
-        queue = Queue("bench", self._server.url, max_jobs=10**7, max_bytes="8 GiB")
+    def _furnish(self) -> list[bytes]:
+        """A queue in which 200 other producers are enlisted; its keys, as the script wants them."""
+        self._place.flush()
+        queue = self._place.queue(self.stack)
         queue._hub.link()._sessions.clear()
         queue.enqueue_bytes(self._payload)
         queue.close()
-        keys = queue._core.keys.of("state", "jobs", "wake")
+        keys = [self._place.key(queue.name, part) for part in ("state", "jobs", "wake")]
         for producer in range(2, OTHERS):
-            self._say("HSET", keys[0], f"p{producer}", b"0123abcd0000000001 p1 9")
-        self._say("HSET", keys[0], "producer", OTHERS)
+            self._wire.say("HSET", keys[0], f"p{producer}", b"0123abcd0000000001 p1 9")
+        self._wire.say("HSET", keys[0], "producer", OTHERS)
         return keys
 
-    def _cpu(self) -> float:
-        info = self._server.info("cpu")
-        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
-    def _say(self, *words: bytes | str | int) -> Any:
-        self._socket.sendall(pack(*words))
-        while (reply := self._reader.gets()) is False:
-            self._reader.feed(self._socket.recv(65536))
-        return reply
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def measure(kind: Kind, rounds: int, calls: int, payload: int) -> dict[str, Any]:
-    """All figures of one server, printed and as a dict."""
-    with Server(kind) as server:
-        bench = Bench(server, calls, payload)
-        runs = in_turns({"with": bench.arm(load("enqueue")), "without": bench.arm(without_bookkeeping())}, rounds)
-        bench.close()
-    rows = []
-    found: dict[str, Any] = {"version": kind.binary.version}
-    for figure, words in FIGURES.items():
-        arms = {arm: spread([run[figure] for run in runs[arm]]) for arm in runs}
-        extra = more(runs, "with", "without", figure)
-        rows.append(
-            (words, arms["with"], arms["without"], f"{extra.median:+.1f} % ({extra.low:+.1f} to {extra.high:+.1f})")
-        )
-        found[figure] = {**{arm: vars(one) for arm, one in arms.items()}, "percent": vars(extra)}
-    title = f"{kind.id}: microseconds per enqueue of {payload} bytes, median (quartiles) of {rounds} rounds of {calls}"
-    table(title, ("", "with", "without", "more"), rows)
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench once", description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--calls", type=int, default=10_000)
-    parser.add_argument("--payload", type=int, default=100)
-    parser.add_argument("--json", help="where to write the figures")
-    args = parser.parse_args()
-    figures = {kind.id: measure(kind, args.rounds, args.calls, args.payload) for kind in (VALKEY_9_1, REDIS_7_0)}
-    print(f"\nwritten to {save('once', figures, args.json)}")
-    return 0
+def measure(place: Place, options: Options) -> Result:
+    """With the bookkeeping and without."""
+    calls, rounds = SIZES[options.size]
+    arms = [
+        Once("without", place, without_bookkeeping(), calls, options.payload),
+        Once("boundq, with", place, load("enqueue"), calls, options.payload),
+    ]
+    runs = in_turns(arms, options.of(rounds))
+    return Result([Group(f"enqueue of {options.payload} bytes", runs, arms[0].name, COLUMNS)])

@@ -122,6 +122,12 @@ def new_folder() -> Path:
     return _guard().new_folder()
 
 
+def watch_over(group: int) -> Callable[[], None]:
+    """Have the guard kill this process group, should we end first; call what is returned when it has ended."""
+    _guard().toggle(group)
+    return lambda: _guard().toggle(group)
+
+
 def leftovers() -> dict[int, str]:
     """
     Server processes that should be gone: pid -> command line.

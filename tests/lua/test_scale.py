@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -27,9 +26,9 @@ import redis
 from boundq import Limits, Queue
 from boundq._keys import ENDINGS, Keys
 from boundq._scripts import load
-from boundq.sync.lease import Lease
 from tests._memory import quieten, used_memory
 from tests._servers import Kind, Server, kinds
+from tests._sized import OPERATIONS, Sized
 from tests.conftest import FreshServer
 
 LUA = Path(__file__).resolve().parents[2] / "lua"
@@ -46,78 +45,6 @@ LIMITS = Limits(max_jobs=2 * LARGE, max_bytes="2 GiB", max_dead_jobs=LARGE)
 KINDS = kinds() if os.environ.get("BOUNDQ_ALL_SCALE") else kinds()[:1]
 
 KEYS = {"claim": (*ENDINGS, "wake", "room", "turn"), "purge": (*ENDINGS, "room", "turn")}
-
-
-@dataclass
-class Arm:
-    """A queue of some size, and the samples taken on it: operation -> microseconds a call."""
-
-    server: Server
-    queue: Queue
-    held: list[Lease] = field(default_factory=list)
-    times: dict[str, list[float]] = field(default_factory=dict)
-
-    def fill(self, jobs: int) -> None:
-        """Nine in ten ready; the rest scheduled for tomorrow or leased for an hour, half and half."""
-        other = jobs // 20
-        assert all(one.ok for one in self.queue.enqueue_many(b"x" * 16 for _ in range(jobs - other)))
-        assert all(one.ok for one in self.queue.enqueue_many((b"x" * 16 for _ in range(other)), delay=86_400))
-        while len(self.held) < other:
-            self.held += self.queue.claim(min(500, other - len(self.held)), lease=3600)
-        assert self.queue.stats().jobs == jobs
-
-    def time(self, name: str, calls: list[Callable[[], Any]]) -> list[Any]:
-        """Run the calls; the server's time for each, on average, is one sample."""
-        self.server.cli("CONFIG", "RESETSTAT")
-        results = [call() for call in calls]
-        stats = dict(part.split("=") for part in self.server.info("commandstats")["cmdstat_evalsha"].split(","))
-        assert int(stats["calls"]) == len(calls), "other calls were counted too"
-        self.times.setdefault(name, []).append(float(stats["usec_per_call"]))
-        return results
-
-    def sample(self, name: str) -> None:
-        """One sample of an operation. All operations together leave the queue as large as it was."""
-        queue = self.queue
-        if name == "enqueue":
-            self.time(name, [lambda: queue.enqueue_bytes(b"x" * 16)] * 20)
-        elif name == "enqueue 100":
-            self.time(name, [lambda: queue.enqueue_many([b"x" * 16] * 100)] * 2)
-        elif name == "claim 10":
-            leases = self.time(name, [lambda: queue.claim(10, lease=3600)] * 20)
-            self.held += [one for some in leases for one in some]
-        elif name == "extend 10":
-            self.time(name, [lambda: queue.extend(self.held[-10:], lease=7200)] * 20)
-        elif name == "retry 10":
-            batches = self.batches(10)
-            self.time(
-                name, [lambda batch=batch: queue.settle(retries=[(one, 0) for one in batch]) for batch in batches]
-            )
-            self.held += queue.claim(100, lease=3600)
-        elif name == "ack 10":
-            self.time(name, [lambda batch=batch: queue.settle(acks=batch) for batch in self.batches(20)])
-        elif name == "cancel":
-            wanted = [job.id for job in queue.peek("ready", 20).jobs]
-            assert all(self.time(name, [lambda job_id=job_id: queue.cancel(job_id) for job_id in wanted]))
-        elif name == "get":
-            wanted = [one.id for one in self.held[:20]] + [job.id for job in queue.peek("ready", 20).jobs]
-            self.time(name, [lambda job_id=job_id: queue.get(job_id) for job_id in wanted])
-        elif name == "stats":
-            self.time(name, [queue.stats] * 30)
-        else:
-            state = name.removeprefix("peek ")
-            after = queue.peek(state, 5).after  # type: ignore[arg-type]  # it is a state
-            self.time(name, [lambda: queue.peek(state, 10, after)] * 30)  # type: ignore[arg-type]  # likewise
-
-    def batches(self, count: int) -> list[list[Lease]]:
-        """So many times ten of the leases, which are taken out."""
-        taken, self.held = self.held[-10 * count :], self.held[: -10 * count]
-        return [taken[at : at + 10] for at in range(0, len(taken), 10)]
-
-
-OPERATIONS = (
-    *("enqueue", "enqueue 100", "claim 10", "extend 10", "retry 10", "ack 10", "cancel", "get", "stats"),
-    *("peek ready", "peek active"),
-)
 
 
 @pytest.fixture(params=KINDS, ids=str)
@@ -140,9 +67,9 @@ def client(server: Server) -> Iterator[redis.Redis]:
 @pytest.mark.timeout(400)
 def test_a_million_jobs(server: Server, client: redis.Redis, queue_name: str) -> None:
     """Calls stay as fast as among a thousand, holes are stepped over in bounded steps, a purge blocks nobody."""
-    small = Arm(server, Queue(f"{queue_name}.small", server.url, limits=LIMITS, deadline=60))
+    small = Sized(server, Queue(f"{queue_name}.small", server.url, limits=LIMITS, deadline=60))
     small.fill(SMALL)
-    large = Arm(server, Queue(queue_name, server.url, limits=LIMITS, deadline=60))
+    large = Sized(server, Queue(queue_name, server.url, limits=LIMITS, deadline=60))
     large.queue.enqueue_bytes(b"x")
     large.queue.purge()
     large.queue.close()
@@ -171,7 +98,7 @@ def test_a_million_jobs(server: Server, client: redis.Redis, queue_name: str) ->
     assert left < MARGIN, f"{left} bytes are left of a million jobs"
 
 
-def slower_among_many(small: Arm, large: Arm) -> dict[str, float]:
+def slower_among_many(small: Sized, large: Sized) -> dict[str, float]:
     """The operations that take longer than they may on the large queue, by fresh samples."""
     for arm in (small, large):
         arm.times.clear()
@@ -209,7 +136,7 @@ def step_over_holes(client: redis.Redis, queue: Queue) -> None:
     assert [int(job_id) for job_id in taken[::3]] == [first + 8 * (holes + n) for n in range(10)]
 
 
-def purge_all(server: Server, client: redis.Redis, arm: Arm) -> list[float]:
+def purge_all(server: Server, client: redis.Redis, arm: Sized) -> list[float]:
     """Purge a million jobs in every state, and check the books; the times of calls that took too long, in ms."""
     queue = arm.queue
     dead = queue.claim(500, lease=3600)

@@ -1,0 +1,153 @@
+"""
+Latency: from the call of enqueue to the first line of the handler, in another process, while the queue is short.
+
+At 100 jobs a second, and at half of what the slower of our two workers can drain. All clocks are the machine's
+monotonic clock. Where more than a thousand jobs a second are due, those of a millisecond are sent together. A BRPOP
+loop is the floor: a push, and the wake-up of another process.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import redis
+
+from bench._harness import Arm, Column, Figures, Group, Options, Result, in_turns, percentile
+from bench._place import Place
+from bench._workers import Stamps, count, paced, start_loop, start_worker
+from boundq import Queue
+
+SLOW = 100.0
+
+
+def columns(at: str) -> tuple[Column, ...]:
+    """Of one of the two rates."""
+    return (
+        Column(f"{at}_p50", "p50 ms", compared=True, digits=2),
+        Column(f"{at}_p99", "p99 ms", compared=True, digits=2),
+        Column(f"{at}_max", "max ms", digits=2),
+        Column(f"{at}_rate", "sent/s"),
+    )
+
+
+class Size(NamedTuple):
+    """Seconds of a run, and rounds; seconds and jobs to measure the drain rate."""
+
+    seconds: float
+    rounds: int
+    drain_s: float
+    drain_jobs: int
+
+
+SIZES = {"tiny": Size(0.2, 2, 0.05, 300), "quick": Size(1.0, 5, 0.5, 15_000), "full": Size(10.0, 9, 2.0, 60_000)}
+
+
+@dataclass
+class Rates:
+    """Jobs a second, at which jobs are sent; half of the drain rate is known when all arms are set up."""
+
+    slow: float = SLOW
+    half: float = math.inf
+
+
+class Loaded(Arm):
+    """
+    Jobs sent at both rates.
+
+    Args:
+        rates: Shared by all arms.
+        size: Of the run.
+    """
+
+    def __init__(self, name: str, place: Place, rates: Rates, size: Size) -> None:
+        super().__init__(name)
+        self.place, self.rates, self.size = place, rates, size
+        self.stamps: Stamps
+
+    @abstractmethod
+    def send(self, jobs: int) -> None:
+        """Send so many, all stamped with the time of now."""
+
+    def run(self) -> Figures:
+        figures: dict[str, float] = {}
+        for at, rate in (("slow", self.rates.slow), ("half", self.rates.half)):
+            begun = time.monotonic()
+            sent = paced(rate, self.size.seconds, self.send)
+            achieved = sent / (time.monotonic() - begun)
+            found = {**waits(self.stamps.wait_for(sent)), "rate": achieved}
+            figures |= {f"{at}_{figure}": value for figure, value in found.items()}
+        return figures
+
+
+class ThroughWorker(Loaded):
+    """Through a queue, to ``boundq worker``."""
+
+    def __init__(self, name: str, place: Place, rates: Rates, size: Size, kind: str) -> None:
+        super().__init__(name, place, rates, size)
+        self._kind = kind
+        self._queue: Queue
+
+    def set_up(self) -> None:
+        name = f"latency-{self._kind}"
+        self.stamps = Stamps(self.place)
+        self._queue = self.place.queue(self.stack, name)
+        self._queue.stats()  # there has to be one
+        self._task = self._queue.named("stamp")
+        worker = start_worker(self.place, self.stack, self._kind, name, stamps=self.stamps.path)
+
+        self._queue.pause()
+        jobs = self.size.drain_jobs
+        self._queue.enqueue_many([self._queue.named("noop").call("")] * jobs)
+        self._queue.resume()
+        done, elapsed = count(lambda: self.place.acked(name), 0, jobs, self.size.drain_s, worker.check)
+        self.rates.half = min(self.rates.half, done / elapsed / 2)
+        self._queue.purge()
+
+    def send(self, jobs: int) -> None:
+        if jobs == 1:
+            self._task.enqueue(time.monotonic())
+        else:
+            self._queue.enqueue_many([self._task.call(time.monotonic())] * jobs)
+
+
+class ThroughList(Loaded):
+    """Through a list, to a BRPOP loop."""
+
+    def set_up(self) -> None:
+        self.stamps = Stamps(self.place)
+        self._client: redis.Redis = self.place.redis(self.stack)
+        start_loop(self.place, self.stack, "brpop", "latency", stamps=self.stamps.path)
+
+    def send(self, jobs: int) -> None:
+        self._client.lpush("latency", *[struct.pack("d", time.monotonic())] * jobs)
+
+
+def waits(seconds: Sequence[float]) -> dict[str, float]:
+    """What the arms report, in milliseconds."""
+    return {
+        "p50": percentile(seconds, 50) * 1000,
+        "p99": percentile(seconds, 99) * 1000,
+        "max": max(seconds) * 1000,
+    }
+
+
+def measure(place: Place, options: Options) -> Result:
+    """Both rates."""
+    size = SIZES[options.size]
+    size = size._replace(seconds=options.seconds or size.seconds)
+    rates = Rates()
+    arms = [
+        ThroughList("redis-py LPUSH, BRPOP loop", place, rates, size),
+        ThroughWorker("boundq plain", place, rates, size, "plain"),
+        ThroughWorker("boundq coroutines", place, rates, size, "coroutines"),
+    ]
+    runs = in_turns(arms, options.of(size.rounds))
+    titles = {"slow": f"{SLOW:.0f} jobs/s", "half": "half of the drain rate"}
+    groups = [Group(title, runs, arms[0].name, columns(at)) for at, title in titles.items()]
+    return Result(groups, facts={"half_drain_rate": rates.half})
