@@ -69,6 +69,12 @@ class Inspection:
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
 
+    def tails(self) -> Flow[list[int]]:
+        """The last sequence number given out in each slot: what was admitted until now (lua/README.md, "Keys")."""
+        reply = yield from self._core.ask("stats", (*PLACES[:7], "unique", "windows", "producers"), ())
+        state = pairs(reply[13:])
+        return [int(state[f"tail{slot}"]) for slot in range(8)]
+
     def server_ms(self) -> Flow[int]:
         """The server's clock, in Unix milliseconds."""
         answer = yield Command(("TIME",))

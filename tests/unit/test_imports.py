@@ -19,7 +19,7 @@ LAYERS = [
     ("cli", ["boundq.__main__", "boundq.cli", "boundq.demo", "boundq.testing", "boundq.contrib", "boundq.metrics"]),
     ("worker", ["boundq.worker", "boundq._runner", "boundq.job_control"]),
     ("shells", ["boundq.sync", "boundq.aio"]),
-    ("core", ["boundq._core", "boundq.lease", "boundq.task"]),
+    ("core", ["boundq._core", "boundq._archive", "boundq.lease", "boundq.task"]),
     (
         "wire",
         [
