@@ -123,6 +123,7 @@ class Lines:
 
     Args:
         file: Read from its beginning.
+        end: Up to this byte, the end of a line or a frame; None: all of it.
 
     Attributes:
         number: Of the last line, from 1 up.
@@ -131,8 +132,9 @@ class Lines:
         damaged: What could not be read.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], end: int | None = None) -> None:
         self._file = file
+        self._end = end
         self.number = 0
         self.whole = 0
         self.torn_at: int | None = None
@@ -156,7 +158,7 @@ class Lines:
     def _plain(self) -> Iterator[bytes]:
         file, after = self._file, 0
         file.seek(0)
-        while line := file.readline(MOST_LINE):
+        while after != self._end and (line := file.readline(MOST_LINE)):
             self.number, self._at = self.number + 1, after
             after += len(line)
             if line.endswith(b"\n"):
@@ -199,7 +201,7 @@ class Lines:
                     self.number += 1
                     yield rest
                 start = self.whole = self._file.tell() - len(decoder.unused_data)
-                if self._size() == start:
+                if start in (self._size(), self._end):
                     return
             else:
                 self.torn_at = start if problem.startswith("the file ends") else None

@@ -77,7 +77,7 @@ class Entry(msgspec.Struct, omit_defaults=True):
     """
 
     id: str | None = None
-    state: State = "ready"
+    state: State | None = None
     priority: str = ""
     task: str = ""
     due: int | None = None
@@ -100,6 +100,7 @@ class Reading:
     Args:
         path: For errors.
         file: Opened.
+        end: As in `Lines`.
 
     Attributes:
         header: The first line.
@@ -112,8 +113,8 @@ class Reading:
         DataError: It is no such file.
     """
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.lines = Lines(file)
+    def __init__(self, path: Path, file: IO[bytes], end: int | None = None) -> None:
+        self.lines = Lines(file, end)
         self._iterator = iter(self.lines)
         self.batch, self.wanted, self.finished = 0, 0, False
         self.open: dict[str, Entry] = {}
@@ -178,14 +179,17 @@ class Writing:
         batch: Number of the last batch.
         open: Its jobs, where it is not settled.
         complete: All of them are there, so it may have been taken.
+        torn: There was half a line, or frame, behind it.
+        begun: The file was there.
     """
 
     def __init__(self, path: Path, queue: str, filters: dict[str, Any], before_ms: int) -> None:
         self._path = path
         self._zstd = compressor() if path.suffix == ".zst" else None
-        self.moved, self.batch, self.complete = 0, 0, False
+        self.moved, self.batch, self.complete, self.torn, self.begun = 0, 0, True, False, False
         self.open: dict[str, Entry] = {}
         self._kept: list[str] = []
+        self._end: int | None = None
         self._file = locked(path)
         try:
             if self._unbegun():
@@ -194,10 +198,11 @@ class Writing:
                 version = sys.modules["boundq"].__version__  # it is there, and imports nothing of us
                 self.header = Header(FORMAT, queue, uid, version, now, before_ms, filters)
                 self._file.truncate(0)
+                self._file.seek(0)
                 self._write(seal(self.header))
                 sync_folder(path)
             else:
-                self.header = self._go_on(queue, filters)
+                self.header, self.begun = self._go_on(queue, filters), True
         except BaseException:
             self.close()
             raise
@@ -258,7 +263,10 @@ class Writing:
             raise DataError(queue, where, "undecodable", f"{broken[0]}; restore what can be read, purge into another")
         if lines.compressed != (self._zstd is not None):
             raise ConfigError("to", where, "its name says compressed, or not, and it is otherwise; name it rightly")
-        self._file.truncate(lines.whole)
+        if lines.torn_at is not None:  # what a torn end says does not count: it will be written anew
+            self._end, self.torn = lines.whole, True
+            reading = Reading(self._path, self._file, lines.whole)
+            self.moved = sum(1 for _ in reading.jobs())
         self._file.seek(0, os.SEEK_END)
         self.batch, self.open = reading.batch, reading.open
         self.complete = len(self.open) == reading.wanted
@@ -267,6 +275,10 @@ class Writing:
     def _write(self, data: bytes) -> None:
         if self._zstd is not None:
             data = self._zstd.ZstdCompressor(level=3, write_checksum=True).compress(data)
+        if self._end is not None:  # not before there is something to write: somebody may still want to read it
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
+            self._end = None
         write(self._file, data)
 
 

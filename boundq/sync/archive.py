@@ -76,12 +76,10 @@ def purge_to(queue: Queue, path: str | os.PathLike[str], chosen: Selection, prog
     target = Writing(Path(path), queue.name, chosen.filters(), before)
     moved = 0
     try:
-        if target.open:
-            found = _fate(queue, str(path), target.header.uid, target.batch, target.open, target.complete)
-            moved += target.settle(found)
-            target.batch += 1  # the question has used this number up
+        if target.begun:
+            moved += target.settle(_fate_in_file(queue, str(path), target))
         else:
-            _take(queue, target.header.uid, target.batch, "begin", ())
+            _take(queue, target.header.uid, 0, "begin", ())
         for state, batch, looked_at in _batches(queue, chosen, target.header.before_ms, lambda: target.moved):
             number = target.begin(batch)
             took = _take(queue, target.header.uid, number, state, list(target.open))
@@ -210,7 +208,7 @@ class _Restore:
         total, reason, full = said.left, "", False
         begun = moved_on = time.monotonic()
         steps = self._steps(journal, reading, rate)
-        step = next(steps, [])
+        part = step = next(steps, [])
         while step:
             if journal.open is None:
                 room = self._room(until_fill) if full or until_fill < 1 else len(step)
@@ -304,7 +302,7 @@ class _Restore:
                     queue._run(queue._core.attach(session, producer=True))
                 session.next_number()
                 journal.plan([job_id for job_id, _ in part], session.producer, session.number)
-            outcomes = queue._run(queue._admission.once(session, jobs, resent=self._resent))
+            outcomes = _admit_once(queue, session, jobs, self._resent)
             if outcomes:
                 break
             if outcomes is None:
@@ -352,36 +350,42 @@ class _Restore:
         """Which jobs of the last batch of an unfinished purge are still in the queue that they came from."""
         header, queue = reading.header, self._queue
         origin = queue if header.queue == queue.name else queue._sibling(header.queue)
-        complete = len(reading.open) == reading.wanted
         try:
-            return _fate(origin, None, header.uid, reading.batch, reading.open, complete)
+            return _fate(origin, header.uid, reading.batch, reading.open)
         except DataError as error:
             if error.reason != "missing":
                 raise
             return ()  # no such queue: they are nowhere else
 
 
-def _fate(
-    queue: Queue, path: str | None, uid: str, number: int, batch: dict[str, Entry], complete: bool
-) -> Sequence[str]:
-    """
-    Which jobs of a batch were not taken out of the queue. After this it is not taken any more by anybody.
-
-    ``path``: a purge is to go on in this file; where the queue knows of later batches, the file has lost its end.
-    """
+def _fate(queue: Queue, uid: str, number: int, batch: dict[str, Entry]) -> Sequence[str]:
+    """Which jobs of the last batch of a file were not taken out of the queue. After this nobody takes it any more."""
     took = _take(queue, uid, number + 1, "ask", ())
-    last = took.last
-    if last == number:
+    if took.last == number:
         return took.kept(list(batch))
-    if 0 <= last < number:
+    if took.last > number:  # the file has lost its end
+        return ()
+    if took.last >= 0:
         return list(batch)
-    if last > number:
-        if path is None:
-            return ()
-        detail = f"batch {last} was purged into it, and it ends with batch {number}: the file has lost its end"
-        raise DataError(queue.name, path, "undecodable", f"{detail}; restore it, and purge into another file")
     # Not known: somebody else has purged since. Better twice than lost.
-    return [job_id for job_id, job in batch.items() if not complete or _is_here(queue, job)]
+    return [job_id for job_id, job in batch.items() if _is_here(queue, job)]
+
+
+def _fate_in_file(queue: Queue, path: str, target: Writing) -> Sequence[str]:
+    """Likewise, for a purge that is to go on: what the queue knows of has to be in the file."""
+    number, uid, whole = target.batch, target.header.uid, target.complete and not target.torn
+    took = _take(queue, uid, number + 1, "ask", ())
+    if took.last > number or (took.last == number > 0 and not target.complete) or (took.last < 0 and not whole):
+        raise _lost_its_end(queue, path, took.last, number)
+    target.batch += 1  # the question has used this number up
+    return _fate(queue, uid, number, target.open)
+
+
+def _lost_its_end(queue: Queue, path: str, last: int, number: int) -> DataError:
+    known = f"batch {last} was purged into it, and it ends within batch {number}: it has lost its end"
+    guess = "it is cut off, and the queue does not remember any more how far this purge had come"
+    detail = known if last >= 0 else guess
+    return DataError(queue.name, path, "undecodable", f"{detail}; restore it, and purge into another file")
 
 
 def _is_here(queue: Queue, job: Entry) -> bool:
@@ -392,6 +396,12 @@ def _is_here(queue: Queue, job: Entry) -> bool:
 
 def _take(queue: Queue, mark: str, number: int, which: str, job_ids: Sequence[str]) -> Took:
     return queue._run(queue._control.take(mark, number, which, job_ids))
+
+
+def _admit_once(
+    queue: Queue, session: Session, jobs: Sequence[Prepared], resent: bool
+) -> Sequence[Receipt | Rejection] | None:
+    return queue._run(queue._admission.once(session, jobs, resent=resent))
 
 
 def _before(queue: Queue, chosen: Selection) -> int:
