@@ -69,11 +69,11 @@ class Inspection:
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
 
-    def tails(self) -> Flow[list[int]]:
-        """The last sequence number given out in each slot: what was admitted until now (lua/README.md, "Keys")."""
+    def admitted_until_now(self) -> Flow[tuple[int, list[int]]]:
+        """The server's clock, Unix ms, and the last sequence number given out in each slot (lua/README.md, "Keys")."""
         reply = yield from self._core.ask("stats", (*PLACES[:7], "unique", "windows", "producers"), ())
         state = pairs(reply[13:])
-        return [int(state[f"tail{slot}"]) for slot in range(8)]
+        return int(reply[1]), [int(state[f"tail{slot}"]) for slot in range(8)]
 
     def server_ms(self) -> Flow[int]:
         """The server's clock, in Unix milliseconds."""

@@ -107,7 +107,7 @@ class Walk:
     def step(self) -> Flow[tuple[State, list[Stored]]]:
         """Look at up to a hundred jobs of one state: those of them that are chosen."""
         if not self._ends:
-            self._ends = yield from self._inspection.tails()
+            _, self._ends = yield from self._inspection.admitted_until_now()
         state = self._state
         page, self._after = yield from self._inspection.raw_page(state, PAGE, self._after)
         self.looked_at += len(page)

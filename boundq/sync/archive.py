@@ -406,8 +406,8 @@ def _admit_once(
 
 def _before(queue: Queue, chosen: Selection) -> int:
     """Jobs created later are too young, Unix milliseconds by the server's clock."""
-    queue.stats()  # a queue that does not exist says so
-    return queue._server_ms() - (chosen.older_than or 0)
+    now, _ = queue._run(queue._inspection.admitted_until_now())
+    return now - (chosen.older_than or 0)
 
 
 def _pages(queue: Queue, chosen: Selection, before_ms: int) -> Iterator[tuple[State, list[Entry], int]]:
