@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 
 from boundq.cli._shared import console
+from boundq.cli._text import printable
 from boundq.model import PRIORITIES, State
 
 STATES: tuple[State, ...] = ("ready", "scheduled", "active", "dead")
@@ -65,7 +66,7 @@ def ask(question: str, yes: bool) -> None:
 
 
 @contextmanager
-def moving(word: str, total: int | None, unit: str) -> Iterator[Callable[[int, int], None]]:
+def moving(word: str, total: int) -> Iterator[Callable[[int, int], None]]:
     """
     A bar on a terminal, nothing elsewhere; and what to call with the jobs done and those looked at.
 
@@ -90,7 +91,7 @@ def moving(word: str, total: int | None, unit: str) -> Iterator[Callable[[int, i
 
         def step(done: int, looked_at: int) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            shown = f"{speed:,.0f} {unit}/s" if speed else ""
+            shown = f"{speed:,.0f} jobs/s" if speed else ""
             bar.update(task, completed=looked_at, rate=f"{shown}, {done:,} moved" if done != looked_at else shown)
 
         try:
@@ -103,5 +104,5 @@ def moving(word: str, total: int | None, unit: str) -> Iterator[Callable[[int, i
 
 def cannot_write(path: object, error: OSError, what: str) -> None:
     """A full disk, a missing folder: one line, exit code 74."""
-    click.echo(f"boundq: {path}: {error.strerror or error}; {what}", err=True)
+    click.echo(f"boundq: {printable(str(path))}: {error.strerror or error}; {what}", err=True)
     sys.exit(74)

@@ -72,7 +72,7 @@ def command(
     stats = target.stats()
     there = sum(int(getattr(stats, state)) for state in chosen)
     if dry_run:
-        with moving("count", there, "jobs") as step:
+        with moving("count", there) as step:
             found = target.matching(*chosen, **filters, progress=step)
         if as_json:
             print_json({"queue": queue, "matching": found.jobs, "bytes": found.bytes, "dry_run": True})
@@ -81,10 +81,12 @@ def command(
         return
     narrowed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in filters.items() if value is not None)
     which = f"those of {there} {' and '.join(chosen)} jobs with {narrowed}" if narrowed else f"{there} jobs"
-    into = f"into {printable(str(path))}" if path is not None else "FOR GOOD, without a file"
-    ask(f"Move {which} out of queue {queue} {into}?", yes)
+    if path is not None:
+        ask(f"Move {which} out of queue {queue} into {printable(str(path))}?", yes)
+    else:
+        ask(f"Delete {which} of queue {queue} for good, without a file?", yes)
     try:
-        with moving("purge", there, "jobs") as step:
+        with moving("purge", there) as step:
             moved = target.purge(*chosen, to=path, **filters, progress=step)
     except OSError as error:
         cannot_write(path, error, "what was deleted is in the file; with room for it, the same command goes on")

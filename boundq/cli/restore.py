@@ -80,7 +80,7 @@ def command(
             sys.exit(65 if survey.damaged else 0)
         if survey.left:
             ask(f"Put {survey.left} jobs back into queue {name}?", yes)
-        with moving("restore", survey.left, "jobs") as step:
+        with moving("restore", survey.left) as step:
             said = target.restore(
                 file,
                 *which,

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 RESTORED = "boundq-restored"
 # Jobs, and bytes of envelopes, in one step of a purge. The script's answer has a bit for each job and stays so small
 # that the state hash keeps it in its compact form.
-STEP, STEP_BYTES = 300, 4 * 2**20
+STEP, STEP_BYTES = 200, 4 * 2**20
 # Jobs, and bytes, in one step of a restore: plain ones, and ones with a due time, an expiry or a unique key.
 MOST_PLAIN, MOST_GENERAL, MOST_BYTES = 500, 100, 2**20
 # A restore that waits for room, or keeps to a rate, looks again after so many seconds.
