@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from boundq.middleware import Outgoing as Outgoing
     from boundq.model import EnqueueResult as EnqueueResult
     from boundq.model import Job as Job
+    from boundq.model import Matching as Matching
     from boundq.model import Page as Page
     from boundq.model import Receipt as Receipt
     from boundq.model import Rejection as Rejection
+    from boundq.model import Restored as Restored
     from boundq.model import Stats as Stats
     from boundq.sync.lease import Lease as Lease
     from boundq.sync.queue import Queue as Queue
@@ -56,7 +58,7 @@ _HOMES = {
     "boundq.job_control": ("Bury", "Retry", "current_job"),
     "boundq.limits": ("Limits",),
     "boundq.middleware": ("Middleware", "Outgoing"),
-    "boundq.model": ("EnqueueResult", "Job", "Page", "Receipt", "Rejection", "Stats"),
+    "boundq.model": ("EnqueueResult", "Job", "Matching", "Page", "Receipt", "Rejection", "Restored", "Stats"),
     "boundq.sync.lease": ("Lease",),
     "boundq.sync.queue": ("Queue",),
     "boundq.sync.server": ("Server",),

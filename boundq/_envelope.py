@@ -146,3 +146,17 @@ def unpack(queue: str, job_id: str, envelope: bytes) -> Envelope:
     except (IndexError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise DataError(queue, job_id, "undecodable", f"the envelope makes no sense: {error}") from error
     return Envelope(created, expires, unique, task, headers, envelope[end:])
+
+
+def created_of(envelope: bytes) -> int:
+    """When the job was admitted, Unix milliseconds; 0 where the bytes are none of ours."""
+    return int.from_bytes(envelope[2:8], "big") if len(envelope) >= 8 else 0
+
+
+def task_of(envelope: bytes) -> bytes | None:
+    """The task's name without reading the rest, b"" for a raw payload; None where the bytes are none of ours."""
+    if len(envelope) < 9 or envelope[0] != VERSION:
+        return None
+    at = 8 + (6 if envelope[1] & EXPIRES else 0) + (16 if envelope[1] & UNIQUE else 0)
+    name = envelope[at + 1 : at + 1 + envelope[at]] if at < len(envelope) else None
+    return name if name is not None and len(name) == envelope[at] else None

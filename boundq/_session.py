@@ -31,6 +31,12 @@ class Session:
         self._nonce = nonce
         self._number = 0
 
+    def resume(self, producer: int, number: bytes) -> None:
+        """Be the producer of this call again, of an earlier process: what is sent now is a resend of it."""
+        self.producer = producer
+        self.field = b"p%d" % producer
+        self._nonce, self._number = number[:8], int(number[8:])
+
     def next_number(self) -> None:
         """Begin a new call."""
         self._number += 1

@@ -42,6 +42,8 @@ def target_of(url_or_client: Any) -> Target:
     Raises:
         ConfigError: A URL that boundq does not understand. The text does not repeat it.
     """
+    if isinstance(url_or_client, Target):
+        return url_or_client
     if url_or_client is None:
         url_or_client = os.environ.get("BOUNDQ_URL") or DEFAULT_URL
     if not isinstance(url_or_client, str):

@@ -14,10 +14,12 @@ __all__ = [
     "PRIORITIES",
     "EnqueueResult",
     "Job",
+    "Matching",
     "Page",
     "Priority",
     "Receipt",
     "Rejection",
+    "Restored",
     "State",
     "Stats",
 ]
@@ -138,6 +140,42 @@ class Page(msgspec.Struct, frozen=True):
 
     jobs: list[Job]
     after: str | None
+
+
+class Matching(msgspec.Struct, frozen=True):
+    """How many jobs a selection has, and the bytes of their envelopes."""
+
+    jobs: int
+    bytes: int
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a restore did.
+
+    Args:
+        restored: Jobs put back now.
+        before: Jobs of the file that were back already.
+        left: Jobs not put back, because the queue would not take them (``reason``); restore again to go on.
+        large: Jobs not put back because they are larger than ``max_job_bytes`` allows.
+        dead: Dead letters that stay in the file, since they were not asked for.
+        duplicates: Of ``restored``, jobs whose unique key another job holds by now, which stands for them.
+        unsure: Of ``restored``, jobs of which nobody could say any more whether they were back: they may be in twice.
+        unfinished: The purge that wrote the file did not come to its end.
+        damaged: What in the file cannot be read, by line.
+        reason: Why it stopped, "" when it came to the end.
+    """
+
+    restored: int = 0
+    before: int = 0
+    left: int = 0
+    large: int = 0
+    dead: int = 0
+    duplicates: int = 0
+    unsure: int = 0
+    unfinished: bool = False
+    damaged: list[str] = []
+    reason: str = ""
 
 
 class Stats(msgspec.Struct, frozen=True):

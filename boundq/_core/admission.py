@@ -130,6 +130,38 @@ class Admission:
                 return said.outcomes[0]
         return outcome
 
+    def once(self, session: Session, jobs: Sequence[Prepared], *, resent: bool) -> Flow[list[Outcome] | None]:
+        """
+        One attempt under the session's present number, which the caller has written down.
+
+        Args:
+            session: Enlisted.
+            jobs: One script's worth.
+            resent: An earlier process may have sent this call.
+
+        Returns:
+            As `enqueue`; None where the queue does not know the producer (any more); nothing where an earlier
+            sending was refused for good, so that a new number is needed.
+        """
+        general = any(job.general or job.level != jobs[0].level for job in jobs)
+        while True:
+            call = (self._general if general else self._plain)(session, jobs, Attempt())
+            try:
+                answer = yield call.resend() if resent else call
+            except Full:
+                return [Rejection(self._core.name, "memory", requested=len(jobs))]
+            code = answer.reply[0]
+            if code == status.GENERAL:
+                general, resent = True, resent or answer.resent
+            elif code in (status.STRANGER, status.UNDECLARED):
+                if answer.resent:
+                    raise Unavailable(self._core.name, "unknown", "reset", "the server has forgotten this producer")
+                return None
+            elif code == status.REPEATED and answer.reply[1] == 0:
+                return []
+            else:
+                return (self._read_general if general else self._read_plain)(answer, jobs)[0]
+
     def _most(self, session: Session, size: int) -> Flow[int]:
         """The queue's ``max_job_bytes``; asked for anew before a job is refused for it, since it may have grown."""
         if session.producer == 0 or size > (self._core.max_job_bytes or 0):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
-from boundq._call import Flow
+import msgspec
+
+from boundq import _status as status
+from boundq._call import Call, Flow
 from boundq._core.base import Core
 from boundq._core.inspection import is_id
 from boundq._keys import ENDINGS, PLACES
+from boundq._scripts import load
 from boundq.errors import ConfigError
 from boundq.limits import Limits
 from boundq.model import State, as_text
@@ -19,6 +23,30 @@ PURGE_STEP = 500
 BY_BYTES = 200
 _CONTROL = (*PLACES, "wake", "room", "turn", "events")
 _REMOVE = (*ENDINGS, "room", "turn")
+
+
+class Took(msgspec.Struct, frozen=True):
+    """
+    What a purge has taken.
+
+    Args:
+        removed: Jobs, by this call.
+        last: The last batch; -1: not known.
+        bits: Which jobs of that, as the script says it.
+        sure: The call was done once for certain.
+    """
+
+    removed: int
+    last: int
+    bits: str
+    sure: bool
+
+    def kept(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of a batch that were not taken."""
+        return [job_id for place, job_id in enumerate(job_ids) if not self._bit(place)]
+
+    def _bit(self, place: int) -> bool:
+        return place // 6 < len(self.bits) and bool((ord(self.bits[place // 6]) - 48) >> place % 6 & 1)
 
 
 class Control:
@@ -50,21 +78,26 @@ class Control:
             ):
                 return changed
 
-    def cancel(self, job_ids: Sequence[str], counter: str = "cancelled") -> Flow[list[str]]:
-        """Take jobs out in whatever state they are, counted as cancelled or purged; those that were here."""
+    def cancel(self, job_ids: Sequence[str]) -> Flow[list[str]]:
+        """Take jobs out in whatever state they are; those that were here."""
         ids = [job_id for job_id in job_ids if is_id(job_id)]
         removed: list[str] = []
         for start in range(0, len(ids), PURGE_STEP):
-            args = (counter, *ids[start : start + PURGE_STEP])
+            args = ("cancelled", *ids[start : start + PURGE_STEP])
             reply = yield from self._core.ask("remove", _REMOVE, args)
             removed += [as_text(job_id) for job_id in reply[2:]]
         return removed
 
+    def take(self, mark: str, number: int, which: str, job_ids: Sequence[str]) -> Flow[Took]:
+        """One batch of a purge, of jobs read in one state; without ids: ``begin`` or ``ask`` (lua/take.lua)."""
+        args: list[bytes | str | int] = [mark, number, which, *job_ids]
+        answer = yield Call(load("take"), self._core.keys.of(*_REMOVE), args)
+        reply = self._core.check(answer)
+        sure = not answer.resent or reply[0] == status.REPEATED
+        return Took(reply[1], reply[2], as_text(reply[3]), sure)
+
     def purge(self, states: Sequence[State]) -> Flow[int]:
         """Take out all jobs of these states, in bounded steps; how many they were."""
-        for state in states:
-            if state not in get_args(State):
-                raise ConfigError("state", state, f"it must be one of {', '.join(get_args(State))}")
         count = 0
         for state in states:
             more = 1

@@ -69,6 +69,12 @@ class Inspection:
         reply = yield from self._core.ask("stats", parts, ())
         return self._stats(reply)
 
+    def admitted_until_now(self) -> Flow[tuple[int, list[int]]]:
+        """The server's clock, Unix ms, and the last sequence number given out in each slot (lua/README.md, "Keys")."""
+        reply = yield from self._core.ask("stats", (*PLACES[:7], "unique", "windows"), ())
+        state = pairs(reply[13:])
+        return int(reply[1]), [int(state[f"tail{slot}"]) for slot in range(8)]
+
     def server_ms(self) -> Flow[int]:
         """The server's clock, in Unix milliseconds."""
         answer = yield Command(("TIME",))

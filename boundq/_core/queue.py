@@ -143,6 +143,10 @@ class BaseQueue:
         twin.__dict__.update(shared, _twin=self)
         return twin
 
+    def _sibling(self: T, name: str) -> T:
+        """Another queue of the same server, if there is one."""
+        return type(self)(name, self._target, deadline=self._deadline, create=False)
+
     def _home(self) -> Any:
         return self
 

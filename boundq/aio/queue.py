@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from os import PathLike
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from boundq._call import Flow
 from boundq._core.inspection import Recount
 from boundq._core.queue import BaseQueue, Bulk
+from boundq._core.selection import select
 from boundq._job import JobOptions, Prepared
 from boundq._sizes import seconds
 from boundq.aio._combine import Combiner
@@ -21,13 +22,12 @@ from boundq.aio.lease import AsyncLease
 from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
 from boundq.limits import Limits
-from boundq.model import EnqueueResult, Job, Page, Receipt, Rejection, State, Stats
+from boundq.model import EnqueueResult, Job, Matching, Page, Priority, Receipt, Rejection, Restored, State, Stats
 from boundq.task import CallOptions, EnqueueOptions, Task
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from boundq.sync.archive import Restored
     from boundq.sync.queue import Queue
 
 __all__ = ["AsyncQueue"]
@@ -216,30 +216,114 @@ class AsyncQueue(BaseQueue):
         """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
         return await self._run(self._control.configure(limits, by), each=True)
 
-    async def purge(self, *states: State, to: str | PathLike[str] | None = None) -> int:
+    async def purge(
+        self,
+        *states: State,
+        to: str | PathLike[str] | None = None,
+        task: str | None = None,
+        older_than: float | timedelta | None = None,
+        priority: Priority | None = None,
+        limit: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
         """
-        Take out all jobs of these states (ready, scheduled and active by default), in bounded steps.
+        Take jobs out, in bounded steps: all those that waited when it began, or a selection of them.
 
         Args:
-            states: Of them.
-            to: A file to write them to, flushed before anything is deleted; `restore` puts them back. One that was
-                begun before, and interrupted, is gone on with. None: they are deleted for good.
+            states: In these states; by default ready and scheduled. The lease of an active one is lost then.
+            to: A file to write them to (compressed where it ends in ``.zst``), flushed before anything is deleted;
+                `restore` puts them back. One that was begun before, and interrupted, is gone on with. None: they are
+                deleted for good.
+            task: Only jobs of this task; "" for raw payloads.
+            older_than: Only those admitted so many seconds ago, or earlier.
+            priority: Only those of this priority.
+            limit: So many at most, in the order of `peek`.
+            progress: Called after each step with the jobs taken out and looked at.
 
         Returns:
             How many they were.
-        """
-        if to is not None:  # the disk would hold the event loop up
-            return await asyncio.to_thread(self.sync.purge, *states, to=to)
-        return await self._run(self._control.purge(states or ("ready", "scheduled", "active")), each=True)
 
-    async def restore(self, path: str | PathLike[str]) -> Restored:
+        Raises:
+            ConfigError: The file holds something else, is complete, or is being worked on.
+            DataError: It is damaged.
+            OSError: It cannot be written. What is deleted is in it; with room for it, the same call goes on.
         """
-        Put the jobs of a purge's file back, under the limits, each once; their old ids are in a header.
+        chosen = select(states, task, older_than, priority, limit)
+        if to is None and chosen.plain:
+            return await self._run(self._control.purge(chosen.states), each=True)
+        return await asyncio.to_thread(  # the disk would hold the event loop up
+            self.sync.purge,
+            *states,
+            to=to,
+            task=task,
+            older_than=older_than,
+            priority=priority,
+            limit=limit,
+            progress=progress,
+        )
 
-        It stops where the queue takes no more, and goes on there when it is called again. After a crash in the middle,
-        jobs that were put back and done within the moment before it may be put back once more.
+    async def matching(
+        self,
+        *states: State,
+        task: str | None = None,
+        older_than: float | timedelta | None = None,
+        priority: Priority | None = None,
+        limit: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Matching:
+        """How many jobs `purge` would take out with these arguments, and their bytes; looks at each of them."""
+        return await asyncio.to_thread(
+            self.sync.matching,
+            *states,
+            task=task,
+            older_than=older_than,
+            priority=priority,
+            limit=limit,
+            progress=progress,
+        )
+
+    async def restore(
+        self,
+        path: str | PathLike[str],
+        *states: State,
+        rate: float | None = None,
+        wait: float | timedelta = 0.0,
+        until_fill: float = 1.0,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Restored:
         """
-        return await asyncio.to_thread(self.sync.restore, path)
+        Put the jobs of a purge's file back under the limits, each once, however often it is called or interrupted.
+
+        A job keeps payload, headers, priority, due time, expiry, unique key and age; its first id is in the header
+        ``boundq-restored``; its deliveries are counted anew. ``FILE.restored`` notes what is back. Where the queue
+        takes no more it stops, and goes on there when it is called again.
+
+        Args:
+            path: The file.
+            states: Jobs that were in these states; by default all but the dead. A dead letter comes back as a job
+                to run.
+            rate: Jobs a second at most.
+            wait: Seconds to wait for room, each time there is none.
+            until_fill: Stop when this share of the limits is taken.
+            dry_run: Only say what there is to do.
+            progress: Called after each step with the jobs put back and those to put back, all in all.
+
+        Raises:
+            ConfigError: Somebody is working on the file, or it was restored into another queue before.
+            DataError: It is no file of a purge, or there is no such queue.
+            OSError: It cannot be read, or its journal not be written.
+        """
+        return await asyncio.to_thread(
+            self.sync.restore,
+            path,
+            *states,
+            rate=rate,
+            wait=wait,
+            until_fill=until_fill,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     async def close(self) -> None:
         """Hang up this event loop's connections to the server; a later call connects anew."""

@@ -22,6 +22,8 @@ VERBS = {
     "ls": "List the queues of a server, and how full they are.",
     "stats": "Show one queue in numbers.",
     "enqueue": "Add jobs to a queue, from arguments, a file or standard input.",
+    "purge": "Move jobs out of a queue into a file, all or a selection.",
+    "restore": "Put the jobs of a purge's file back, under the limits.",
     "worker": "Run the tasks of one or several queues.",
     "health": "Say whether a worker is well, for probes.",
 }

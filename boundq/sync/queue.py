@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundq._call import Flow
-from boundq._core.inspection import Recount, Stored
+from boundq._core.inspection import Recount
 from boundq._core.queue import BaseQueue, Bulk
+from boundq._core.selection import select
 from boundq._job import JobOptions, Prepared
 from boundq._sizes import seconds
 from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
 from boundq.limits import Limits
-from boundq.model import EnqueueResult, Job, Page, Receipt, Rejection, State, Stats
+from boundq.model import EnqueueResult, Job, Matching, Page, Priority, Receipt, Rejection, Restored, State, Stats
 from boundq.sync._link import Hub
 from boundq.sync.lease import Lease
 from boundq.task import CallOptions, EnqueueOptions, Task
@@ -25,13 +26,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from boundq.aio.queue import AsyncQueue
-    from boundq.sync.archive import Restored
 
 __all__ = ["Queue"]
 
 R = TypeVar("R")
-# Jobs that a purge into a file moves in one step.
-PURGE_PAGE = 500
 
 
 class Queue(BaseQueue):
@@ -211,34 +209,103 @@ class Queue(BaseQueue):
         """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
         return self._run(self._control.configure(limits, by), each=True)
 
-    def purge(self, *states: State, to: str | PathLike[str] | None = None) -> int:
+    def purge(
+        self,
+        *states: State,
+        to: str | PathLike[str] | None = None,
+        task: str | None = None,
+        older_than: float | timedelta | None = None,
+        priority: Priority | None = None,
+        limit: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
         """
-        Take out all jobs of these states (ready, scheduled and active by default), in bounded steps.
+        Take jobs out, in bounded steps: all those that waited when it began, or a selection of them.
 
         Args:
-            states: Of them.
-            to: A file to write them to, flushed before anything is deleted; `restore` puts them back. One that was
-                begun before, and interrupted, is gone on with. None: they are deleted for good.
+            states: In these states; by default ready and scheduled. The lease of an active one is lost then.
+            to: A file to write them to (compressed where it ends in ``.zst``), flushed before anything is deleted;
+                `restore` puts them back. One that was begun before, and interrupted, is gone on with. None: they are
+                deleted for good.
+            task: Only jobs of this task; "" for raw payloads.
+            older_than: Only those admitted so many seconds ago, or earlier.
+            priority: Only those of this priority.
+            limit: So many at most, in the order of `peek`.
+            progress: Called after each step with the jobs taken out and looked at.
 
         Returns:
             How many they were.
+
+        Raises:
+            ConfigError: The file holds something else, is complete, or is being worked on.
+            DataError: It is damaged.
+            OSError: It cannot be written. What is deleted is in it; with room for it, the same call goes on.
         """
-        if to is not None:
-            from boundq.sync.archive import purge_to
+        chosen = select(states, task, older_than, priority, limit)
+        if to is None and chosen.plain:
+            return self._run(self._control.purge(chosen.states), each=True)
+        from boundq.sync.archive import purge_chosen, purge_to
 
-            return purge_to(self, to, states or ("ready", "scheduled", "active"))
-        return self._run(self._control.purge(states or ("ready", "scheduled", "active")), each=True)
+        return purge_to(self, to, chosen, progress) if to is not None else purge_chosen(self, chosen, progress)
 
-    def restore(self, path: str | PathLike[str]) -> Restored:
+    def matching(
+        self,
+        *states: State,
+        task: str | None = None,
+        older_than: float | timedelta | None = None,
+        priority: Priority | None = None,
+        limit: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Matching:
+        """How many jobs `purge` would take out with these arguments, and their bytes; looks at each of them."""
+        from boundq.sync.archive import count_matching
+
+        return count_matching(self, select(states, task, older_than, priority, limit), progress)
+
+    def restore(
+        self,
+        path: str | PathLike[str],
+        *states: State,
+        rate: float | None = None,
+        wait: float | timedelta = 0.0,
+        until_fill: float = 1.0,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Restored:
         """
-        Put the jobs of a purge's file back, under the limits, each once; their old ids are in a header.
+        Put the jobs of a purge's file back under the limits, each once, however often it is called or interrupted.
 
-        It stops where the queue takes no more, and goes on there when it is called again. After a crash in the middle,
-        jobs that were put back and done within the moment before it may be put back once more.
+        A job keeps payload, headers, priority, due time, expiry, unique key and age; its first id is in the header
+        ``boundq-restored``; its deliveries are counted anew. ``FILE.restored`` notes what is back. Where the queue
+        takes no more it stops, and goes on there when it is called again.
+
+        Args:
+            path: The file.
+            states: Jobs that were in these states; by default all but the dead. A dead letter comes back as a job
+                to run.
+            rate: Jobs a second at most.
+            wait: Seconds to wait for room, each time there is none.
+            until_fill: Stop when this share of the limits is taken.
+            dry_run: Only say what there is to do.
+            progress: Called after each step with the jobs put back and those to put back, all in all.
+
+        Raises:
+            ConfigError: Somebody is working on the file, or it was restored into another queue before.
+            DataError: It is no file of a purge, or there is no such queue.
+            OSError: It cannot be read, or its journal not be written.
         """
         from boundq.sync.archive import restore_from
 
-        return restore_from(self, path)
+        return restore_from(
+            self,
+            path,
+            states=states,
+            rate=rate,
+            wait=wait,
+            until_fill=until_fill,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def close(self) -> None:
         """Hang up this process's connections to the server; a later call connects anew."""
@@ -295,12 +362,6 @@ class Queue(BaseQueue):
 
     def _wait(self, pause: float) -> bool:
         return self._run(self._deliveries.wait(pause))
-
-    def _raw_page(self, state: State, after: str | None) -> tuple[list[Stored], str | None]:
-        return self._run(self._inspection.raw_page(state, PURGE_PAGE, after), each=True)
-
-    def _remove(self, job_ids: Sequence[str]) -> list[str]:
-        return self._run(self._control.cancel(job_ids, "purged"), each=True)
 
     def _server_ms(self) -> int:
         return self._run(self._inspection.server_ms())

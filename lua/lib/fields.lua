@@ -9,4 +9,5 @@ local FIELDS = { 'format', 1, 'gate', 0, 'cost', 0, 'created_at', 0, 'bytes', 0,
   'acked', 0, 'buried', 0, 'cancelled', 0, 'expired', 0, 'dropped', 0, 'purged', 0, 'retried', 0, 'released', 0,
   'deliveries', 0, 'leases_expired', 0, 'leases_lost', 0, 'missing', 0, 'rejected_jobs', 0, 'rejected_bytes', 0,
   'rejected_job_bytes', 0, 'rejected_sealed', 0, 'rejected_waiters', 0, 'producer', 0,
+  'purge_mark', '', 'purge_number', 0, 'purge_last', 0, 'purge_took', '',
   'about', 'The state of a boundq queue. Fields: lua/README.md of its source; p1, p2, ...: producers, and their last call.' }

@@ -202,7 +202,7 @@ def test_worker_stops_on_sigterm(any_server: Server, queue: Queue, tmp_path: Pat
     assert "stopped: 1 done" in errors
 
 
-@pytest.mark.parametrize("verb", ["ls", "stats", "enqueue", "worker", "demo"])
+@pytest.mark.parametrize("verb", ["ls", "stats", "enqueue", "purge", "restore", "worker", "demo"])
 def test_every_verb_has_help_with_an_example(run: Run, verb: str) -> None:
     """--help exits 0 and shows how the verb is used."""
     done = run(verb, "--help")

@@ -50,6 +50,7 @@ ARGUMENTS: dict[str, Callable[[Any, Any], Any]] = {
     "unseal": lambda queue, _: queue.unseal(),
     "configure": lambda queue, _: queue.configure(Limits(max_jobs=50)),
     "purge": lambda queue, _: queue.purge("dead"),
+    "matching": lambda queue, _: queue.matching("dead"),
     "drain": lambda queue, _: queue.drain(0.05),
 }
 LEASES: dict[str, Callable[[Any, Any], Any]] = {
@@ -66,7 +67,7 @@ WAITING: dict[str, Callable[[Any, Any], Any]] = {
     "enqueue-atomic": lambda queue, _: queue.enqueue_many([b"job"] * 3, atomic=True),
 }
 NO_IO = {"task", "named", "close", "sync", "aio"}
-# A sequence of other calls, which ends with the first that fails: enqueue_many, after a look into a file.
+# A sequence of other calls, which ends with the first that fails, after a look into a file.
 COMPOSED = {"restore"}
 
 

@@ -226,6 +226,9 @@ class Oracle:
     turn_at: int = 0
     blocked: bool = False
     tokens: dict[str, int] = field(default_factory=dict)
+    purger: bytes = b""
+    batch: int = 0
+    took: tuple[int, bytes] = (0, b"")
     now: int = 0
     issued: dict[str, bytes] = field(default_factory=dict)  # id -> envelope, of all jobs ever
     seconds: float = 0.0  # of the clients' clock
@@ -688,6 +691,25 @@ class Oracle:
     def _purge(self, args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
         here = self.at(args[0].decode())
         assert reply[:2] == [STATUS["OK"], len(here)]
+        for job in here:
+            self._end(job, "purged")
+
+    def _take(self, args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
+        mark, number, which, ids = args[0], int(args[1]), args[2].decode(), [raw.decode() for raw in args[3:]]
+        if mark and mark == self.purger and number <= self.batch:
+            assert reply == [STATUS["REPEATED"], 0, *self.took]
+            return
+        if not ids:
+            assert which == "begin"
+            self.purger, self.batch, self.took = mark, number, (0, b"")
+            assert reply == [STATUS["OK"], 0, *self.took]
+            return
+        here = [job for job in (self.jobs.get(name) for name in ids) if job and job.place == which]
+        bits = "".join(str(int(name in {job.id for job in here})) for name in ids)
+        took = bytes(48 + int(bits[at : at + 6][::-1], 2) for at in range(0, len(bits), 6))
+        assert reply == [STATUS["OK"], len(here), number, took]
+        if mark:
+            self.purger, self.batch, self.took = mark, number, (number, took)
         for job in here:
             self._end(job, "purged")
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -492,6 +493,20 @@ class Machine(RuleBasedStateMachine):
         """Empty some states."""
         self.trouble(faults, [])
         self.control(lambda queue: queue.purge(*states))
+
+    @rule(
+        state=st.sampled_from(["ready", "scheduled", "active", "dead"]),
+        limit=st.integers(1, 9),
+        file=st.booleans(),
+        faults=faults,
+        meanwhile=meanwhile,
+    )
+    def purge_some(self, state: Any, limit: int, file: bool, faults: list[str], meanwhile: list[str]) -> None:
+        """Purge up to some jobs of a state, for good or into a file."""
+        self.trouble(faults, meanwhile)
+        with TemporaryDirectory() as folder:
+            to = f"{folder}/jobs" if file else None
+            self.control(lambda queue: queue.purge(state, to=to, limit=limit))
 
     @rule(what=st.sampled_from(["pause", "resume", "resume", "seal", "unseal", "unseal"]), faults=faults)
     def switch(self, what: Any, faults: list[str]) -> None:

@@ -21,7 +21,10 @@ LAYERS = [
     ("shells", ["boundq.sync", "boundq.aio"]),
     (
         "core",
-        ["boundq._core", "boundq.lease", "boundq.task", "boundq.job_control", "boundq.middleware", "boundq.tracing"],
+        [
+            *("boundq._core", "boundq._archive", "boundq.lease", "boundq.task"),
+            *("boundq.job_control", "boundq.middleware", "boundq.tracing"),
+        ],
     ),
     (
         "wire",
