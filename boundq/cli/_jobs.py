@@ -105,37 +105,30 @@ def when(at: float, seen: float) -> str:
     return f"{moment(at)} ({f'in {duration(away)}' if away > 0 else f'{duration(-away)} ago'})"
 
 
-def table(jobs: list[Job]) -> Any:
-    """A listing for people: one row a job."""
-    from rich.table import Table
+def columns(jobs: list[Job]) -> tuple[list[str], list[list[str]]]:
+    """A listing of jobs of one state for people: titles, and a row a job. Safe on a terminal."""
+    state = jobs[0].state
+    titles = ["id", "priority", "age", *_MORE.get(state, ()), "tries", "call"]
+    if state == "dead":
+        titles = ["id", "priority", "age", "tries", "buried", "reason", "call", "error"]
+    return titles, [_row(job) for job in jobs]
 
-    dead = bool(jobs) and jobs[0].state == "dead"
-    made = Table(box=None, pad_edge=False)
-    for title in ("id", "priority"):
-        made.add_column(title, no_wrap=True)
-    for title in ("age", {"scheduled": "due in", "active": "lease"}.get(jobs[0].state if jobs else "", "")):
-        if title:
-            made.add_column(title, justify="right", no_wrap=True)
-    made.add_column("tries", justify="right", no_wrap=True)
-    if dead:
-        made.add_column("buried", justify="right", no_wrap=True)
-        made.add_column("reason", no_wrap=True)
-    made.add_column("call", no_wrap=True, overflow="ellipsis", ratio=3)
-    if dead:
-        made.add_column("error", no_wrap=True, overflow="ellipsis", ratio=2)
-    for job in jobs:
-        row = [job.id, job.priority, duration(_ago(job, job.created))]
-        if job.state in ("scheduled", "active"):
-            left = (job.due or 0) - job.seen
-            row.append(duration(left) if left > 0 else "now" if job.state == "scheduled" else "over")
-        row.append(str(job.deliveries))
-        if dead:
-            row += [f"{duration(_ago(job, job.due or 0))} ago", printable(job.reason, 20)]
-        row.append(call_text(job))
-        if dead:
-            row.append(printable(last_line(job.error), CALL_WIDTH))
-        made.add_row(*row)
-    return made
+
+_MORE = {"scheduled": ["due in"], "active": ["lease"]}
+# Columns of numbers and times.
+RIGHT = {"age", "due in", "lease", "tries", "buried"}
+
+
+def _row(job: Job) -> list[str]:
+    row = [job.id, job.priority, duration(_ago(job, job.created))]
+    if job.state in _MORE:
+        left = (job.due or 0) - job.seen
+        row.append(duration(left) if left > 0 else "now" if job.state == "scheduled" else "over")
+    row.append(str(job.deliveries))
+    if job.state != "dead":
+        return [*row, call_text(job)]
+    error = printable(last_line(job.error), CALL_WIDTH)
+    return [*row, f"{duration(_ago(job, job.due or 0))} ago", printable(job.reason, 20), call_text(job), error]
 
 
 def last_line(text: str) -> str:
