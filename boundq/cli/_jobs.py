@@ -110,25 +110,26 @@ def columns(jobs: list[Job]) -> tuple[list[str], list[list[str]]]:
     state = jobs[0].state
     titles = ["id", "priority", "age", *_MORE.get(state, ()), "tries", "call"]
     if state == "dead":
-        titles = ["id", "priority", "age", "tries", "buried", "reason", "call", "error"]
+        titles = ["id", "age", "tries", "dead for", "reason", "call", "error"]
     return titles, [_row(job) for job in jobs]
 
 
 _MORE = {"scheduled": ["due in"], "active": ["lease"]}
 # Columns of numbers and times.
-RIGHT = {"age", "due in", "lease", "tries", "buried"}
+RIGHT = {"age", "due in", "lease", "tries", "dead for"}
 
 
 def _row(job: Job) -> list[str]:
-    row = [job.id, job.priority, duration(_ago(job, job.created))]
+    age, tries = duration(_ago(job, job.created)), str(job.deliveries)
+    if job.state == "dead":
+        error = printable(last_line(job.error), CALL_WIDTH)
+        dead_for = duration(_ago(job, job.due or 0))
+        return [job.id, age, tries, dead_for, printable(job.reason, 20), call_text(job), error]
+    row = [job.id, job.priority, age]
     if job.state in _MORE:
         left = (job.due or 0) - job.seen
         row.append(duration(left) if left > 0 else "now" if job.state == "scheduled" else "over")
-    row.append(str(job.deliveries))
-    if job.state != "dead":
-        return [*row, call_text(job)]
-    error = printable(last_line(job.error), CALL_WIDTH)
-    return [*row, f"{duration(_ago(job, job.due or 0))} ago", printable(job.reason, 20), call_text(job), error]
+    return [*row, tries, call_text(job)]
 
 
 def last_line(text: str) -> str:

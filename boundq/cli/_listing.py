@@ -39,7 +39,7 @@ def _table(titles: list[str], rows: list[list[str]]) -> None:
         return
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, expand=True)  # what is left of the width is the calls'
     for title in titles:
         if title in ("call", "error"):
             table.add_column(title, no_wrap=True, overflow="ellipsis", ratio=3 if title == "call" else 2)

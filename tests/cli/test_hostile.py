@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import random
+import struct
 import subprocess
 import sys
+import termios
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.cells import cell_len
 
 from boundq import Limits, Queue
 from boundq._job import Prepared
@@ -215,3 +220,36 @@ def test_no_password_in_the_process_list(fresh_server: FreshServer, tmp_path: Pa
         for name in ("cmdline", "comm"):
             assert SECRET.encode() not in Path(f"/proc/{process.pid}/{name}").read_bytes()
         process.terminate()
+
+
+def test_a_terminal_of_eighty_columns(any_server: Server, queue_name: str) -> None:
+    """On a terminal a listing fits its width, row by row, and nothing of the jobs steers it."""
+    queue = Queue(queue_name, any_server.url)
+    assert all(one.ok for one in queue.enqueue_many(hostile(random.Random(6), number) for number in range(1, 41)))
+    leases = queue.claim(20)
+    assert queue.settle(buries=[(one, "retries", "\x1b[2Jerror \u202e" * 9) for one in leases]) == []
+    for words in (("peek", queue.name), ("dead", "ls", queue.name)):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        env = {**os.environ, "BOUNDQ_URL": any_server.url, "NO_COLOR": "1", "TERM": "dumb"}
+        env.pop("COLUMNS", None)
+        with subprocess.Popen(
+            [sys.executable, "-m", "boundq", *words], env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            while True:
+                try:
+                    chunk = os.read(ours, 65536)
+                except OSError:  # the other side has gone
+                    break
+                if not chunk:
+                    break
+                shown += chunk
+        os.close(ours)
+        assert process.returncode == 0
+        lines = shown.decode().replace("\r\n", "\n").splitlines()
+        check_safe("\n".join(lines))
+        assert len(lines) == 21
+        assert max(map(cell_len, lines)) <= 80
+        assert all(line.split()[0].isdecimal() for line in lines[1:]), lines
