@@ -13,6 +13,7 @@ from boundq.limits import Limits
 __all__ = [
     "PRIORITIES",
     "EnqueueResult",
+    "Event",
     "Job",
     "Matching",
     "Page",
@@ -20,6 +21,7 @@ __all__ = [
     "Receipt",
     "Rejection",
     "Restored",
+    "Retried",
     "State",
     "Stats",
 ]
@@ -115,6 +117,7 @@ class Job(msgspec.Struct, frozen=True):
         reason: Why it was buried, "" when it was not.
         error: The error text stored with it, cut.
         ahead: Ready jobs before it in its priority, at most; None in other states.
+        seen: When it was looked at; ages are taken from it.
     """
 
     id: str
@@ -133,6 +136,7 @@ class Job(msgspec.Struct, frozen=True):
     reason: str
     error: str
     ahead: int | None
+    seen: float = 0.0
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -176,6 +180,43 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     unfinished: bool = False
     damaged: list[str] = []
     reason: str = ""
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """
+    What became of dead letters that were to go back to work.
+
+    Args:
+        back: Ids of those that did. They are due at once.
+        absent: There is no such dead letter (any more).
+        kept: Still dead: another job holds their unique key, or they are larger than the limits now allow.
+        left: Still dead: the queue took no more, see ``rejection``; they can be tried again.
+        rejection: Why it took no more, None when all were looked at.
+    """
+
+    back: list[str]
+    absent: list[str]
+    kept: list[str]
+    left: list[str]
+    rejection: Rejection | None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """
+    A change of a queue's limits or switches.
+
+    Args:
+        at: When.
+        what: ``limits pause resume seal unseal``.
+        by: Who, and why, as they said.
+        old, new: The limits that were changed, as they are stored: bytes, milliseconds.
+    """
+
+    at: float
+    what: str
+    by: str
+    old: dict[str, int]
+    new: dict[str, int]
 
 
 class Stats(msgspec.Struct, frozen=True):

@@ -90,30 +90,13 @@ local cost, max_jobs, max_bytes, max_job_bytes = tonumber(s[2]), tonumber(s[3]),
 local waking_possible = is(gate, IDLE) and redis.call('LLEN', wake) == 0
 for i = 7, 13 do redis.call('ZCARD', KEYS[i]) end
 redis.call('HLEN', unique)
-local room_tokens, turn_tokens = redis.call('LLEN', room), redis.call('LLEN', turn)
+redis.call('LLEN', room)
+local turn_tokens = redis.call('LLEN', turn)
 
 -- Whose turn is it? Newcomers do not overtake those who wait.
 local ticket = producer .. '.' .. number
-local holder = s[10]
-local may_enter = true
-if holder ~= '' and holder ~= ticket then
-  local silence = now - tonumber(s[12]) -- negative: the clock was set back
-  if silence >= 0 and silence < 3000 then
-    may_enter = false
-  else
-    holder = '' -- the one whose turn it was has not shown itself for 3 s: it died
-    redis.call('HSET', state, 'turn', '')
-    set_gate(TURN, false)
-  end
-end
-if may_enter and is(gate, BLOCKED) and holder == '' and wait < 2 then
-  if room_tokens == 0 then
-    room_tokens = redis.call('RPUSH', room, 1) -- whoever waits may try; where nobody does, the next call sees this token
-    may_enter = false
-  else
-    set_gate(BLOCKED, false)
-  end
-end
+-- @include lib/line
+local may_enter, holder, room_tokens = may_pass(state, room, now, s[10], s[12], ticket, wait >= 2)
 
 if redis.call('ZCARD', windows) > 0 then
   local freed = close_windows(unique, windows, jobs, dead, now)

@@ -242,13 +242,13 @@ class Admission:
             Receipt(str(number), False, held, size) for number in range(first, first + 8 * admitted, 8)
         ]
         if refusal and refusal[0]:
-            outcomes.append(self._rejection(held, size, *refusal))
+            outcomes.append(rejection(self._core.name, held, size, *refusal))
         return outcomes, _FRESH
 
     def _read_general(self, answer: Answer, jobs: Sequence[Prepared]) -> tuple[list[Outcome], int]:
         reply = self._core.check(answer)
         if reply[0] == status.SEALED:
-            return [self._sealed(reply)], _FRESH
+            return [sealed(self._core.name, reply)], _FRESH
         if reply[0] == status.CLASH:
             due = jobs[int(reply[1])].due.decode()
             raise ConfigError("at" if due[:1] != "+" else "delay", f"{due} ms", "that is too far away (the year 2163)")
@@ -258,32 +258,28 @@ class Admission:
             for number, duplicate in zip(reply[11::2], reply[12::2], strict=True)
         ]
         if reply[4]:
-            outcomes.append(self._rejection(held, size, *reply[4:10]))
+            outcomes.append(rejection(self._core.name, held, size, *reply[4:10]))
         return outcomes, place
 
-    def _sealed(self, reply: list[Any]) -> Rejection:
-        return Rejection(self._core.name, "sealed", since=reply[1] / 1000, by=as_text(reply[2]))
 
-    def _rejection(
-        self,
-        held: int,
-        size: int,
-        reason: int,
-        used: int,
-        limit: int,
-        requested: int,
-        oldest_ms: int,
-        rate: int,
-    ) -> Rejection:
-        over: float = used + requested - limit
-        if reason == status.FULL_BYTES:
-            over = over * held / max(size, 1)
-        return Rejection(
-            self._core.name,
-            status.REASONS[reason],
-            used,
-            limit,
-            requested,
-            oldest_ms / 1000 if oldest_ms >= 0 else 0.0,
-            retry_after(over, rate / 1000) if rate > 0 else None,
-        )
+def sealed(queue: str, reply: list[Any]) -> Rejection:
+    """The refusal of a sealed queue, out of a reply SEALED."""
+    return Rejection(queue, "sealed", since=reply[1] / 1000, by=as_text(reply[2]))
+
+
+def rejection(
+    queue: str, held: int, size: int, reason: int, used: int, limit: int, requested: int, oldest_ms: int, rate: int
+) -> Rejection:
+    """The refusal of a full queue, out of what a script says: jobs and bytes held, and its `lib/refuse`."""
+    over: float = used + requested - limit
+    if reason == status.FULL_BYTES:
+        over = over * held / max(size, 1)
+    return Rejection(
+        queue,
+        status.REASONS[reason],
+        used,
+        limit,
+        requested,
+        oldest_ms / 1000 if oldest_ms >= 0 else 0.0,
+        retry_after(over, rate / 1000) if rate > 0 else None,
+    )

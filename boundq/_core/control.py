@@ -9,20 +9,26 @@ import msgspec
 
 from boundq import _status as status
 from boundq._call import Call, Flow
+from boundq._core.admission import rejection, sealed
 from boundq._core.base import Core
 from boundq._core.inspection import is_id
 from boundq._keys import ENDINGS, PLACES
 from boundq._scripts import load
+from boundq._sizes import positive_int
 from boundq.errors import ConfigError
 from boundq.limits import Limits
-from boundq.model import State, as_text
+from boundq.model import Event, Retried, State, as_text
 
 # A purge takes out so many jobs in one script.
 PURGE_STEP = 500
 # Who changed something, and why, is kept in so many bytes.
 BY_BYTES = 200
+# Dead letters in one script, and events on one page.
+RETRY_STEP = 100
+EVENTS_PAGE = 100
 _CONTROL = (*PLACES, "wake", "room", "turn", "events")
 _REMOVE = (*ENDINGS, "room", "turn")
+_RETRY = (*ENDINGS, "wake", "room")
 
 
 class Took(msgspec.Struct, frozen=True):
@@ -78,8 +84,8 @@ class Control:
             ):
                 return changed
 
-    def cancel(self, job_ids: Sequence[str]) -> Flow[list[str]]:
-        """Take jobs out in whatever state they are; those that were here."""
+    def cancel(self, job_ids: Sequence[str], counter: str = "cancelled") -> Flow[list[str]]:
+        """Take jobs out in whatever state they are; or dead letters, counted as dropped. Those that were here."""
         ids = [job_id for job_id in job_ids if is_id(job_id)]
         removed: list[str] = []
         for start in range(0, len(ids), PURGE_STEP):
@@ -96,6 +102,40 @@ class Control:
         sure = not answer.resent or reply[0] == status.REPEATED
         return Took(reply[1], reply[2], as_text(reply[3]), sure)
 
+    def retry_dead(self, job_ids: Sequence[str]) -> Flow[Retried]:
+        """Dead letters back to work, in bounded steps, until one is refused."""
+        back: list[str] = []
+        absent = [job_id for job_id in job_ids if not is_id(job_id)]
+        kept: list[str] = []
+        ids = [job_id for job_id in job_ids if is_id(job_id)]
+        at = 0
+        while at < len(ids):
+            step = ids[at : at + RETRY_STEP]
+            reply = yield from self._core.ask("retry_dead", _RETRY, step)
+            if reply[0] == status.SEALED:
+                return Retried(back, absent, kept, ids[at:], sealed(self._core.name, reply))
+            _, held, size, reason, *numbers = reply[:9]
+            outcomes = reply[9:]
+            for job_id, outcome in zip(step, outcomes, strict=False):  # fewer, where it stopped
+                (absent, back, kept, kept)[outcome].append(job_id)
+            at += len(outcomes)
+            if reason:
+                refusal = rejection(self._core.name, held, size, reason, *numbers)
+                return Retried(back, absent, kept, ids[at:], refusal)
+        return Retried(back, absent, kept, [], None)
+
+    def events(self, n: int) -> Flow[list[Event]]:
+        """The latest changes of limits and switches, the newest first."""
+        if positive_int(n, "n") > EVENTS_PAGE:
+            raise ConfigError("n", n, f"it must be from 1 to {EVENTS_PAGE}")
+        reply = yield from self._core.ask("events", ("state", "events"), (n,))
+        texts = [as_text(word) for word in reply[1:]]
+        rows = zip(*(texts[place::5] for place in range(5)), strict=True)
+        return [
+            Event(int(entry.partition("-")[0]) / 1000, what, by, _values(old), _values(new))
+            for entry, what, by, old, new in rows
+        ]
+
     def purge(self, states: Sequence[State]) -> Flow[int]:
         """Take out all jobs of these states, in bounded steps; how many they were."""
         count = 0
@@ -105,6 +145,10 @@ class Control:
                 reply = yield from self._core.ask("purge", _REMOVE, (state, PURGE_STEP))
                 count, more = count + reply[1], reply[2]
         return count
+
+
+def _values(text: str) -> dict[str, int]:
+    return {name: int(value or 0) for name, _, value in (word.partition("=") for word in text.split())}
 
 
 def _by(by: str) -> bytes:

@@ -98,26 +98,39 @@ class Inspection:
         reply = yield from self._core.ask("get", PLACES, (job_id,))
         if reply[0] == status.ABSENT:
             return None
-        where, score, ahead, raw, note = reply[2:7]
-        return self._job(job_id, as_text(where), int(score), raw, note, ahead)
+        now, where, score, ahead, raw, note = reply[1:7]
+        return self._job(job_id, as_text(where), int(score), raw, note, ahead, int(now))
 
-    def peek(self, state: str, n: int, after: str | None) -> Flow[Page]:
+    def peek(self, state: str, n: int, after: str | None, priority: str | None) -> Flow[Page]:
         """One page of the jobs of a state, in the order in which they will come."""
-        found, after = yield from self.raw_page(state, n, after)
-        return Page([self._job(job_id, state, score, raw, note, -1) for job_id, score, raw, note in found], after)
+        found, after, now = yield from self._page(state, n, after, priority)
+        return Page([self._job(job_id, state, score, raw, note, -1, now) for job_id, score, raw, note in found], after)
 
     def raw_page(self, state: str, n: int, after: str | None) -> Flow[tuple[list[Stored], str | None]]:
         """The same as it is stored, and where to go on."""
+        found, after, _ = yield from self._page(state, n, after, None)
+        return found, after
+
+    def _page(
+        self, state: str, n: int, after: str | None, priority: str | None
+    ) -> Flow[tuple[list[Stored], str | None, int]]:
         if state not in get_args(State):
             raise ConfigError("state", state, f"it must be one of {', '.join(get_args(State))}")
         positive_int(n, "n")
         levels = ["3", "2", "1", "0"] if state in ("ready", "scheduled") else [""]
+        if priority is not None:
+            if priority not in PRIORITIES or levels == [""]:
+                what = f"it is one of {', '.join(PRIORITIES)}, and for ready and scheduled jobs only"
+                raise ConfigError("priority", priority, what)
+            levels = [str(PRIORITIES.index(priority))]
         level, score, last = _cursor(after, levels)
         found: list[Stored] = []
+        now = 0
         levels = levels[levels.index(level) :]
         while levels and len(found) < n:
             args = (state, levels[0], min(n - len(found), 100), PAGE_BYTES, score, last)
             reply = yield from self._core.ask("peek", PLACES, args)
+            now = int(reply[1])
             for at in range(2, len(reply) - 2, 4):
                 job_id, at_score, raw, note = reply[at : at + 4]
                 found.append((as_text(job_id), int(float(at_score)), raw, note))
@@ -125,7 +138,7 @@ class Inspection:
             if not last:
                 levels.pop(0)
                 score = ""
-        return found, f"{levels[0]}/{score}/{last}" if levels else None
+        return found, f"{levels[0]}/{score}/{last}" if levels else None, now
 
     def recount(self, *, repair: bool) -> Flow[Recount]:
         """Add up what the stored jobs should be charged, in bounded steps; ``repair``: and set the counters to it."""
@@ -199,7 +212,7 @@ class Inspection:
             producers=producers,
         )
 
-    def _job(self, job_id: str, state: str, score: int, raw: bytes, note: bytes, ahead: int) -> Job:
+    def _job(self, job_id: str, state: str, score: int, raw: bytes, note: bytes, ahead: int, now: int) -> Job:
         try:
             envelope = unpack(self._core.name, job_id, raw)
             problem = ""
@@ -228,6 +241,7 @@ class Inspection:
             reason=reason,
             error=text or problem,
             ahead=ahead if ahead >= 0 else None,
+            seen=now / 1000,
         )
 
 

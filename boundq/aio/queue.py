@@ -22,7 +22,20 @@ from boundq.aio.lease import AsyncLease
 from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
 from boundq.limits import Limits
-from boundq.model import EnqueueResult, Job, Matching, Page, Priority, Receipt, Rejection, Restored, State, Stats
+from boundq.model import (
+    EnqueueResult,
+    Event,
+    Job,
+    Matching,
+    Page,
+    Priority,
+    Receipt,
+    Rejection,
+    Restored,
+    Retried,
+    State,
+    Stats,
+)
 from boundq.task import CallOptions, EnqueueOptions, Task
 
 if TYPE_CHECKING:
@@ -175,9 +188,15 @@ class AsyncQueue(BaseQueue):
         job = await self.get(job_id)
         return job.ahead if job else None
 
-    async def peek(self, state: State = "ready", n: int = 10, after: str | None = None) -> Page:
-        """One page of the jobs in a state; the page's ``after`` fetches the next."""
-        return await self._run(self._inspection.peek(state, n, after), each=True)
+    async def peek(
+        self, state: State = "ready", n: int = 10, after: str | None = None, priority: Priority | None = None
+    ) -> Page:
+        """
+        One page of the jobs in a state; the page's ``after`` fetches the next.
+
+        Ready and scheduled jobs come by priority, the highest first; ``priority`` shows those of one.
+        """
+        return await self._run(self._inspection.peek(state, n, after, priority), each=True)
 
     async def stats(self) -> Stats:
         """The queue in numbers, without a scan."""
@@ -215,6 +234,29 @@ class AsyncQueue(BaseQueue):
     async def configure(self, limits: Limits, by: str = "") -> bool:
         """Set the limits for everybody, from the next call on. Lower than what is held: only admission stops."""
         return await self._run(self._control.configure(limits, by), each=True)
+
+    async def retry_dead(self, job_ids: Sequence[str]) -> Retried:
+        """
+        Put dead letters back to work, each in one step: it is dead or back, never both, and a second call finds none.
+
+        They go through admission: not beyond the limits, not into a sealed queue, not past producers that wait for
+        room. Their deliveries start at 0, their age goes on.
+
+        Args:
+            job_ids: In this order.
+
+        Returns:
+            What became of them; where the queue is full, it stops there, and nothing is raised.
+        """
+        return await self._run(self._control.retry_dead(job_ids), each=True)
+
+    async def drop_dead(self, job_ids: Sequence[str]) -> list[str]:
+        """Delete dead letters, counted as dropped; the ids of those that were there, and dead."""
+        return await self._run(self._control.cancel(job_ids, "dropped"), each=True)
+
+    async def events(self, n: int = 20) -> list[Event]:
+        """The latest changes of limits, pause and seal, 100 at most, the newest first."""
+        return await self._run(self._control.events(n))
 
     async def purge(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from boundq import errors
 
 FULL = 75
+# There is no such job; or time was over (as FULL: try again).
+ABSENT, OVER = 1, 75
 
 
 def exit_code(error: errors.BoundqError) -> int:

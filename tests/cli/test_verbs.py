@@ -7,35 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from boundq import Limits, Queue
 from tests._servers import Server, wait_until
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def run(any_server: Server, tmp_path: Path) -> Run:
-    """Run ``boundq`` with these words; the server is told by BOUNDQ_URL."""
-
-    def run(*words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "BOUNDQ_URL": any_server.url, "NO_COLOR": "1", **environment}
-        return subprocess.run(
-            [sys.executable, "-m", "boundq", *words],
-            input=stdin,
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+from tests.cli.conftest import Run
 
 
 @pytest.fixture
@@ -200,12 +178,3 @@ def test_worker_stops_on_sigterm(any_server: Server, queue: Queue, tmp_path: Pat
     assert process.returncode == 0
     assert "note" in errors
     assert "stopped: 1 done" in errors
-
-
-@pytest.mark.parametrize("verb", ["ls", "stats", "enqueue", "purge", "restore", "worker", "demo"])
-def test_every_verb_has_help_with_an_example(run: Run, verb: str) -> None:
-    """--help exits 0 and shows how the verb is used."""
-    done = run(verb, "--help")
-    assert done.returncode == 0
-    assert "Example" in done.stdout
-    assert f"boundq {verb}" in done.stdout

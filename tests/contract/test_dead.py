@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from boundq import Limits
-from tests.contract._env import Env, claim_one
+from boundq import ConfigError, Limits
+from tests.contract._env import Env, claim_one, payloads, take
 
 
 def bury(queue: object, count: int, text: str = "") -> list[str]:
@@ -123,3 +123,172 @@ def test_burial_of_an_active_job_only_frees_its_own_room(env: Env) -> None:
     claim_one(queue).bury("r")
     assert queue.stats().bytes == before // 2
     assert queue.stats().dead_bytes > before // 2
+
+
+# ---------------------------------------------------------------- back to work
+
+
+@pytest.mark.everywhere
+def test_retried_dead_letters_run_again(env: Env) -> None:
+    """They are due at once, by priority, with no deliveries counted and no error left; the books balance (R-100)."""
+    queue = env.queue()
+    queue.enqueue_bytes(b"low", priority="low")
+    queue.enqueue_bytes(b"high", priority="high", headers={"k": "v"})
+    assert queue.settle(buries=[(lease, "bad", "text") for lease in queue.claim(2)]) == []
+    ids = [job.id for job in queue.peek("dead").jobs]
+    told = queue.retry_dead([*ids, "999992", "no id"])
+    assert (sorted(told.back), told.absent, told.kept, told.left) == (sorted(ids), ["no id", "999992"], [], [])
+    assert told.rejection is None
+    stats = queue.stats()
+    assert (stats.dead, stats.dead_bytes, stats.scheduled, stats.jobs, stats.buried) == (0, 0, 2, 2, 2)
+    assert (queue.get(ids[0]).deliveries, queue.get(ids[0]).error, queue.get(ids[0]).reason) == (0, "", "")
+    first, second = queue.claim(2)
+    assert (first.payload, first.attempt, first.headers) == (b"high", 1, {"k": "v"})
+    assert second.payload == b"low"
+
+
+def test_retried_twice_is_retried_once(env: Env) -> None:
+    """A second call finds no dead letter, wherever the job is by then: ready, active or done."""
+    queue = env.queue()
+    (job,) = bury(queue, 1)
+    assert queue.retry_dead([job, job]).back == [job]
+    assert queue.retry_dead([job]).absent == [job]
+    lease = claim_one(queue)
+    assert queue.retry_dead([job]).absent == [job]
+    lease.ack()
+    assert queue.retry_dead([job]).absent == [job]
+    assert (queue.stats().jobs, queue.stats().acked) == (0, 1)
+
+
+@pytest.mark.everywhere
+def test_retry_of_dead_letters_stops_at_the_limits(env: Env) -> None:
+    """The limits hold for them as for new jobs; what is left stays dead and can be retried later."""
+    queue = env.queue(max_jobs=300)
+    ids = bury(queue, 250)
+    queue.enqueue_many([b"new"] * 180)
+    told = queue.retry_dead(ids)
+    assert (told.back, told.left) == (ids[:120], ids[120:])
+    assert (told.rejection.reason, told.rejection.used, told.rejection.limit) == ("jobs", 300, 300)
+    assert (queue.stats().jobs, queue.stats().dead) == (300, 130)
+    take(queue, 200)
+    assert queue.retry_dead(told.left).back == ids[120:]
+    assert queue.stats().dead == 0
+
+
+def test_retry_of_dead_letters_stops_at_the_bytes(env: Env) -> None:
+    """The byte limit too; a letter larger than the limits now allow is passed over."""
+    each = env.charge(b"x" * 1000)
+    queue = env.queue(max_bytes=10 * each)
+    ids = [queue.enqueue_bytes(b"%d" % n + b"x" * 999).id for n in range(4)]
+    assert queue.settle(buries=[(lease, "bad", "") for lease in queue.claim(4)]) == []
+    queue.configure(Limits(max_bytes=2 * each))
+    told = queue.retry_dead(ids)
+    assert (told.back, told.left, told.rejection.reason) == (ids[:2], ids[2:], "bytes")
+    queue.configure(Limits(max_job_bytes=100))
+    assert queue.retry_dead(ids[2:]).kept == ids[2:]
+    assert queue.stats().dead == 2
+
+
+def test_retry_of_dead_letters_at_a_sealed_queue(env: Env) -> None:
+    """A sealed queue takes none, and says who sealed it."""
+    queue = env.queue()
+    ids = bury(queue, 2)
+    queue.seal("ada")
+    told = queue.retry_dead(ids)
+    assert (told.back, told.left) == ([], ids)
+    assert (told.rejection.reason, told.rejection.by) == ("sealed", "ada")
+    queue.unseal()
+    assert queue.retry_dead(ids).back == ids
+
+
+@pytest.mark.everywhere
+def test_retried_dead_letter_and_its_unique_key(env: Env) -> None:
+    """It takes its key again; while another job holds the key it stays dead, so that there are never two."""
+    queue = env.queue()
+    first = queue.enqueue_bytes(b"first", unique="k")
+    claim_one(queue).bury("bad")
+    second = queue.enqueue_bytes(b"second", unique="k")
+    assert queue.retry_dead([first.id]).kept == [first.id]
+    queue.cancel(second.id)
+    assert queue.retry_dead([first.id]).back == [first.id]
+    assert queue.enqueue_bytes(b"third", unique="k").id == first.id
+    claim_one(queue).ack()
+    assert not queue.enqueue_bytes(b"fourth", unique="k").duplicate
+
+
+def test_retried_dead_letter_within_its_window(env: Env) -> None:
+    """A job whose own window is still open goes back; one that another opened stays dead until it has passed."""
+    queue = env.queue()
+    own = queue.enqueue_bytes(b"own", unique="a", unique_for=3600)
+    claim_one(queue).bury("bad")
+    assert queue.retry_dead([own.id]).back == [own.id]
+    claim_one(queue).ack()
+    late = queue.enqueue_bytes(b"late", unique="b")
+    claim_one(queue).bury("bad")
+    queue.enqueue_bytes(b"other", unique="b", unique_for=0.3)
+    claim_one(queue).ack()
+    assert queue.retry_dead([late.id]).kept == [late.id]
+    env.elapse(0.4)
+    assert queue.retry_dead([late.id]).back == [late.id]
+
+
+def test_retried_dead_letters_do_not_overtake_producers_that_wait(env: Env) -> None:
+    """Who waits for room comes first."""
+    queue = env.queue(max_jobs=1)
+    (job,) = bury(queue, 1)
+    queue.enqueue_bytes(b"full")
+    waiting = env.background(lambda: env.queue(max_jobs=1).enqueue_bytes(b"waiting", wait=20))
+    env.until_blocked(1)
+    if env.server is not None:  # fakeredis cannot say who waits
+        assert queue.retry_dead([job]).rejection.reason == "waiters"
+    claim_one(queue).ack()
+    waiting.result()
+    assert queue.retry_dead([job]).left == [job]
+    assert take(queue) == [b"waiting"]
+    assert queue.retry_dead([job]).back == [job]
+
+
+def test_a_sleeping_worker_is_woken_for_a_retried_dead_letter(env: Env) -> None:
+    """A claim that waits gets it."""
+    queue = env.queue()
+    (job,) = bury(queue, 1)
+    claimed = env.background(lambda: payloads(env.queue().claim(wait=20)))
+    env.until_blocked(1)
+    assert queue.retry_dead([job]).back == [job]
+    assert claimed.result() == [b"0"]
+
+
+@pytest.mark.everywhere
+def test_dropped_dead_letters_are_counted(env: Env) -> None:
+    """`drop_dead` deletes dead letters for good, in the ledger as dropped, and nothing but dead letters."""
+    queue = env.queue()
+    ids = bury(queue, 3, "text")
+    ready = queue.enqueue_bytes(b"x").id
+    assert queue.drop_dead([*ids[:2], ids[0], ready, "999992"]) == ids[:2]
+    stats = queue.stats()
+    assert (stats.dead, stats.dropped, stats.jobs, stats.imbalance) == (1, 2, 1, 0)
+    assert queue.get(ready).state == "ready"
+
+
+# ---------------------------------------------------------------- who changed what
+
+
+@pytest.mark.everywhere
+def test_events_tell_who_changed_what(env: Env) -> None:
+    """The newest first: when, what, by whom; of limits the old and new values (R-118)."""
+    queue = env.queue(max_jobs=10)
+    queue.pause("ada: provider is down")
+    queue.pause("bob")  # changes nothing
+    queue.resume("ada")
+    queue.configure(Limits(max_jobs=20), "eve")
+    events = queue.events()
+    assert [(one.what, one.by) for one in events] == [
+        ("limits", "eve"),
+        ("resume", "ada"),
+        ("pause", "ada: provider is down"),
+    ]
+    assert (events[0].old, events[0].new) == ({"max_jobs": 10}, {"max_jobs": 20})
+    assert events[0].at == pytest.approx(env.now(), abs=5)
+    assert [one.what for one in queue.events(1)] == ["limits"]
+    with pytest.raises(ConfigError):
+        queue.events(101)

@@ -35,6 +35,8 @@ FIRST_CALLS = {
     "seal": lambda queue: queue.unseal(),
     "configure": lambda queue: queue.configure(Limits()),
     "recount": lambda queue: queue.recount(),
+    "retry_dead": lambda queue: queue.retry_dead(["9"]),
+    "events": lambda queue: queue.events(),
 }
 
 

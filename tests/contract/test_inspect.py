@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from boundq import ConfigError, Limits
+from boundq.model import PRIORITIES
 from tests.contract._env import Env, claim_one, take
 
 
@@ -111,13 +112,13 @@ def test_peek_pages(env: Env, state: str) -> None:
 
 
 def test_peek_shows_what_get_shows(env: Env) -> None:
-    """A job in a listing has the fields that `get` gives, but for its place."""
+    """A job in a listing has the fields that `get` gives, but for its place and the moment."""
     queue = env.queue()
     for state in STATES:
         fill(queue, env, state, 2)
         for job in queue.peek(state, 2).jobs:
             alone = queue.get(job.id)
-            assert msgspec.structs.replace(alone, ahead=None) == job
+            assert msgspec.structs.replace(alone, ahead=None, seen=job.seen) == job
         queue.purge(*STATES)
 
 
@@ -139,6 +140,35 @@ def test_peek_goes_by_priority(env: Env, state: str) -> None:
         if after is None:
             break
     assert seen == expected
+
+
+@pytest.mark.parametrize("state", ["ready", "scheduled"])
+def test_peek_at_one_priority(env: Env, state: str) -> None:
+    """Pages of one priority hold all of it and nothing else; other states are not kept by priority."""
+    queue = env.queue()
+    for n in range(12):
+        queue.enqueue_bytes(b"%d" % n, priority=PRIORITIES[n % 4], delay=60 if state == "scheduled" else None)
+    found, after = [], None
+    while True:
+        page = queue.peek(state, 2, after, "high")
+        found += page.jobs
+        after = page.after
+        if after is None:
+            break
+    assert [job.payload for job in found] == [b"2", b"6", b"10"]
+    for arguments in (("dead", 2, None, "high"), (state, 2, None, "urgent")):
+        with pytest.raises(ConfigError):
+            queue.peek(*arguments)
+
+
+def test_a_job_says_when_it_was_looked_at(env: Env) -> None:
+    """By the server's clock, so that ages are right whatever the client's says."""
+    queue = env.queue()
+    queue.enqueue_bytes(b"x")
+    env.elapse(0.5)
+    for job in (*queue.peek().jobs, queue.get(queue.peek().jobs[0].id)):
+        assert job.seen == pytest.approx(env.now(), abs=5)
+        assert job.seen - job.created >= 0.5
 
 
 @pytest.mark.parametrize("state", ["scheduled", "active", "dead"])

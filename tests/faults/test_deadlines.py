@@ -51,6 +51,9 @@ ARGUMENTS: dict[str, Callable[[Any, Any], Any]] = {
     "configure": lambda queue, _: queue.configure(Limits(max_jobs=50)),
     "purge": lambda queue, _: queue.purge("dead"),
     "matching": lambda queue, _: queue.matching("dead"),
+    "retry_dead": lambda queue, _: queue.retry_dead(["8"]),
+    "drop_dead": lambda queue, _: queue.drop_dead(["8"]),
+    "events": lambda queue, _: queue.events(),
     "drain": lambda queue, _: queue.drain(0.05),
 }
 LEASES: dict[str, Callable[[Any, Any], Any]] = {

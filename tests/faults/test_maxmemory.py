@@ -201,8 +201,12 @@ def test_a_full_server_drains_to_the_last_job(env: Env, foreign: Foreign) -> Non
     assert (queue.stats().dropped, queue.stats().dead) == (40, 60)
     assert queue.configure(LIMITS, "test")
     assert queue.recount(repair=True).ok
-    assert queue.purge("dead") == 60
-    gone(*(one.id for one in held[240:300]))
+    assert [one.what for one in queue.events(2)] == ["limits", "limits"]
+    assert queue.retry_dead([one.id for one in held[240:250]]).back == [one.id for one in held[240:250]]
+    assert queue.drop_dead([one.id for one in held[250:260]]) == [one.id for one in held[250:260]]
+    gone(*(one.id for one in held[250:260]))
+    assert queue.purge("dead") == 40
+    gone(*(one.id for one in held[260:300]))
 
     # The rest: what is left of the leases held; leases that ran out, what came due, what was never touched; the late.
     assert queue.settle(acks=held[304:305] + held[306:]) == []
@@ -221,7 +225,7 @@ def test_a_full_server_drains_to_the_last_job(env: Env, foreign: Foreign) -> Non
     stats = queue.stats()
     assert (stats.jobs, stats.dead, stats.ready, stats.scheduled, stats.active) == (0, 0, 0, 0, 0)
     assert stats.imbalance == 0
-    assert stats.purged == len(ids) + 60
+    assert stats.purged == len(ids) + 40
     assert isinstance(env.queue(limits=LIMITS).try_enqueue_bytes(b"x"), Rejection)
     foreign.release()
     assert env.queue(limits=LIMITS).enqueue_bytes(b"x").jobs == 1

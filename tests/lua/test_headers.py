@@ -24,7 +24,7 @@ GLOBALS = {
 }
 """What a script may use without `local`: what Redis, Valkey and fakeredis have, and nothing of `os` or `bit`."""
 
-READS = {"get", "peek", "recount", "stats"}
+READS = {"events", "get", "peek", "recount", "stats"}
 ADMITS = {"enqueue", "enqueue_general"}
 
 

@@ -471,12 +471,7 @@ class Oracle:
         if self._known(args, reply, len(jobs), general=True):
             return
         may_enter = self._may_enter(f"{args[0].decode()}.{args[1].decode()}", wait)
-        for digest, until in list(self.windows.items()):
-            if until <= self.now:
-                del self.windows[digest]
-                holder = self.jobs.get(self.unique[digest])
-                if holder is None or holder.place == "dead":
-                    del self.unique[digest]
+        self._close_windows()
         plan, reason, rest = self._fit(jobs, atomic=atomic, may_enter=may_enter)
         if plan is None:
             assert reply[0] == STATUS["CLASH"]
@@ -521,6 +516,15 @@ class Oracle:
         assert reply[1:4] == [len(plan), len(self.held), self.bytes]
         if plan:
             self.answers[args[0].decode()] = (args[1].decode(), said, True)
+
+    def _close_windows(self) -> None:
+        """Unique keys are free whose window has passed and whose job has ended."""
+        for digest, until in list(self.windows.items()):
+            if until <= self.now:
+                del self.windows[digest]
+                holder = self.jobs.get(self.unique[digest])
+                if holder is None or holder.place == "dead":
+                    del self.unique[digest]
 
     def _fit(self, jobs: list[list[bytes]], *, atomic: bool, may_enter: bool) -> Any:
         """The plan (None: a job is scheduled too far away), the reason of the first refusal, and its numbers."""
@@ -683,10 +687,48 @@ class Oracle:
         assert reply == [STATUS["OK"], tick * 100 + EPOCH, *lost]
 
     def _remove(self, args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
-        here = [job for job in (self.jobs.get(raw.decode()) for raw in args[1:]) if job]
+        here = [job for job in map(self.jobs.get, dict.fromkeys(raw.decode() for raw in args[1:])) if job]
+        if args[0] == b"dropped":
+            here = [job for job in here if job.place == "dead"]
         assert reply == [STATUS["OK"], len(here), *(job.id.encode() for job in here)]
         for job in here:
             self._end(job, args[0].decode())
+
+    def _retry_dead(self, args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
+        if self.sealed:
+            assert reply[:2] == [STATUS["SEALED"], self.sealed]
+            return
+        may_enter = self._may_enter("", 0)
+        self._close_windows()
+        outcomes, reason, numbers = [], "", (0, 0, 0)
+        for raw in args:
+            job = self.jobs.get(raw.decode())
+            if job is None or job.place != "dead":
+                outcomes.append(0)
+                continue
+            holder = self.unique.get(job.digest)
+            if holder and holder != job.id:
+                outcomes.append(2)
+                continue
+            charge = charge_of(len(job.envelope), self.cost) + (UNIQUE if job.digest and not holder else 0)
+            reason, *rest = self._fits(len(job.envelope), charge, len(self.held), self.bytes)
+            if reason == "TOO_LARGE":
+                reason = ""
+                outcomes.append(3)
+                continue
+            if not may_enter:
+                reason, rest = "WAITERS", [len(self.held), self.limits["max_jobs"], 1]
+            if reason:
+                numbers = tuple(rest)
+                break
+            if job.digest:
+                self.unique[job.digest] = job.id
+            job.place, job.when, job.note, job.released = "scheduled", self.now, b"", True
+            job.attempt = job.expired = 0
+            outcomes.append(1)
+        assert reply[:4] == [STATUS["OK"], len(self.held), self.bytes, STATUS[reason] if reason else 0]
+        assert tuple(reply[4:7]) == numbers
+        assert reply[9:] == outcomes, f"{reply[9:]} became of the dead letters, should be {outcomes}"
 
     def _purge(self, args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
         here = self.at(args[0].decode())
@@ -730,4 +772,4 @@ class Oracle:
     def _nothing(self, _args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
         assert reply[0] in (STATUS["OK"], STATUS["ABSENT"])
 
-    _stats = _get = _peek = _recount = _nothing
+    _stats = _get = _peek = _recount = _events = _nothing

@@ -56,7 +56,21 @@ faults = st.one_of(
 )
 meanwhile = st.lists(
     st.sampled_from(
-        ["claim", "ack", "purge", "cancel", "enqueue", "fill", "late", "second", "day", "flush", "pause", "raise"]
+        [
+            "claim",
+            "ack",
+            "bury",
+            "purge",
+            "cancel",
+            "enqueue",
+            "fill",
+            "late",
+            "second",
+            "day",
+            "flush",
+            "pause",
+            "raise",
+        ]
     ),
     max_size=3,
 )
@@ -145,6 +159,7 @@ class Machine(RuleBasedStateMachine):
         actions: dict[str, Callable[[], Any]] = {
             "claim": lambda: self.claim(3, 1, client=2),
             "ack": lambda: self.settle(2, acks=self.claim(1, 1, client=2)),
+            "bury": lambda: self.settle(2, buries=[(one, "r", "t") for one in self.claim(2, 1, client=2)]),
             "purge": lambda: self.queues[2].purge("ready", "scheduled"),
             "cancel": lambda: [self.queues[2].cancel(job_id) for job_id in list(self.oracle.jobs)[:2]],
             "enqueue": lambda: self.admit(2, [self.job(10, {})]),
@@ -484,6 +499,32 @@ class Machine(RuleBasedStateMachine):
         if ids:
             self.trouble(faults, meanwhile)
             self.control(lambda queue: queue.cancel(ids[place % len(ids)]))
+
+    @precondition(lambda self: self.oracle.at("dead"))
+    @rule(places=st.lists(places, min_size=1, max_size=4), faults=faults, meanwhile=meanwhile)
+    def retry_dead(self, places: list[int], faults: list[str], meanwhile: list[str]) -> None:
+        """Dead letters go back to work, one named twice perhaps, and one that is none."""
+        dead = [job.id for job in self.oracle.at("dead")]
+        ids = [*(dead[place % len(dead)] for place in places), *list(self.oracle.jobs)[:1]]
+        self.trouble(faults, meanwhile)
+        smooth = not faults and not meanwhile
+        told = self.control(lambda queue: queue.retry_dead(ids))
+        if told is None:
+            return
+        assert sorted([*told.back, *told.absent, *told.kept, *told.left]) == sorted(ids), "each is told of, once"
+        assert bool(told.left) == (told.rejection is not None)
+        if smooth:
+            states = {job_id: job.place for job_id, job in self.oracle.jobs.items()}
+            assert [states[job_id] for job_id in told.back] == ["scheduled"] * len(told.back)
+            assert all(states[job_id] == "dead" for job_id in told.kept)
+
+    @rule(places=st.lists(places, min_size=1, max_size=3), faults=faults)
+    def drop_dead(self, places: list[int], faults: list[str]) -> None:
+        """Dead letters are dropped; what is not dead stays."""
+        ids = list(self.oracle.jobs)
+        if ids:
+            self.trouble(faults, [])
+            self.control(lambda queue: queue.drop_dead([ids[place % len(ids)] for place in places]))
 
     @rule(
         states=st.lists(st.sampled_from(["ready", "scheduled", "active", "dead"]), min_size=1, max_size=2),
