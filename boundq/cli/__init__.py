@@ -23,6 +23,7 @@ VERBS = {
     "stats": "Show one queue in numbers.",
     "enqueue": "Add jobs to a queue, from arguments, a file or standard input.",
     "worker": "Run the tasks of one or several queues.",
+    "acl": "Print the smallest ACL rule for a role.",
 }
 
 

@@ -17,6 +17,7 @@ ROOT = Path(boundq.__file__).parent
 
 LAYERS = [
     ("cli", ["boundq.__main__", "boundq.cli", "boundq.demo", "boundq.testing", "boundq.contrib", "boundq.metrics"]),
+    ("ops", ["boundq._ops"]),
     ("worker", ["boundq.worker", "boundq._runner", "boundq.job_control"]),
     ("shells", ["boundq.sync", "boundq.aio"]),
     ("core", ["boundq._core", "boundq.lease", "boundq.task"]),
