@@ -24,6 +24,7 @@ VERBS = {
     "enqueue": "Add jobs to a queue, from arguments, a file or standard input.",
     "worker": "Run the tasks of one or several queues.",
     "acl": "Print the smallest ACL rule for a role.",
+    "plan": "Reckon the memory that queues need, and the jobs that fit.",
 }
 
 

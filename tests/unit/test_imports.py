@@ -31,7 +31,7 @@ LAYERS = [
     (
         "values",
         [
-            *("boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
+            *("boundq._charge", "boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
             *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule"),
         ],
     ),
