@@ -24,7 +24,7 @@ _CALLED = re.compile(r"redis\.p?call\('([A-Z]+)'")
 # What each connection says first, and the scripts' clock.
 _ALWAYS = ("ping", "time")
 _WORKER = ("attach", "enqueue", "enqueue_general", "claim", "settle", "extend", "stats", "get")
-_INSPECTOR = ("stats", "get", "peek", "recount")
+_INSPECTOR = ("stats", "get", "peek", "recount", "audit")
 # What an inspector's scripts include and never call: pieces are included whole.
 _WRITES = ("hdel", "hincrby", "hset", "zadd", "zrem")
 # Of the whole server: they name keys and settings of others, so they are given with all queues only, and to an admin.
