@@ -81,6 +81,45 @@ def rules(role: str, queues: Sequence[str] = (), *, may_load: bool = False) -> l
     return [*words, "+evalsha", "+blpop", *dict.fromkeys([*_commands(scripts), *reads]), *_keys("~*", names)]
 
 
+# What each command gets, behind its key, where it is only to be tried whether a user may run it.
+_TRIED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("hget", "hmget", "hdel", "hexists", "hstrlen", "rpush", "zrem", "zscore", "zmscore", "zrank"), ("x",)
+    ),
+    **dict.fromkeys(("type", "hgetall", "hlen", "llen", "del", "exists", "zcard", "xlen"), ()),
+    **dict.fromkeys(("hset", "zadd"), ("1", "x")),
+    **dict.fromkeys(("hincrby", "hsetnx"), ("x", "1")),
+    **dict.fromkeys(("zrange", "zcount"), ("0", "1")),
+    **dict.fromkeys(("hscan", "zscan"), ("0",)),
+    "blpop": ("1",),
+    "xadd": ("*", "x", "1"),
+    "xrange": ("-", "+"),
+    "xrevrange": ("+", "-"),
+}
+
+
+def trials(role: str, queue: str) -> list[list[str]]:
+    """Commands to try with ``ACL DRYRUN``: one that is refused is one that the role needs and the user lacks."""
+    check_name(queue, "queue name")
+    found = [["EVALSHA", "0" * 40, "1", f"boundq:{{{queue}}}:state"], ["TIME"]]
+    if role == "producer":
+        pairs = [
+            (command, key.replace("*", "state").replace("?", "0"))
+            for commands, keys in _PRODUCER
+            for command in commands.split()
+            for key in _keys_of(keys, queue)
+        ]
+    else:
+        found += [["SCRIPT", "LOAD", "return 1"]] if role != "inspector" else []
+        part = f"boundq:{{{queue}}}:jobs"
+        pairs = [(word, part) for word in rules(role, [queue]) if word.startswith("+") and word[1:] in _TRIED]
+    return found + [[word[1:].upper(), key, *_TRIED[word[1:]]] for word, key in pairs]
+
+
+def _keys_of(patterns: str, queue: str) -> list[str]:
+    return [key.rpartition("~")[2] for pattern in patterns.split() for key in _keys(pattern, [queue])]
+
+
 def _producer(names: Sequence[str]) -> list[str]:
     return [
         _selector(commands, [key for one in keys.split() for key in _keys(one, names)]) for commands, keys in _PRODUCER

@@ -23,6 +23,7 @@ VERBS = {
     "stats": "Show one queue in numbers.",
     "enqueue": "Add jobs to a queue, from arguments, a file or standard input.",
     "worker": "Run the tasks of one or several queues.",
+    "doctor": "Look at a server and its queues for what will go wrong.",
     "audit": "Hold a queue's counters against what is stored, and repair them.",
     "acl": "Print the smallest ACL rule for a role.",
     "plan": "Reckon the memory that queues need, and the jobs that fit.",
