@@ -32,8 +32,10 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 def _silence(stats: Stats) -> float | None:
-    if stats.claimed_at is None or stats.paused_since:
+    if stats.paused_since:
         return None
+    if stats.claimed_at is None:  # nobody ever did: for as long as there is something to ask for
+        return stats.oldest_age or None
     return max(stats.now - stats.claimed_at, 0.0)
 
 
@@ -57,7 +59,7 @@ DEFAULT_CRITICAL = "fill=0.95,ledger=1"
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """One number against its thresholds; ``severity`` is unknown where a threshold has no number to compare."""
+    """One number against its thresholds; a value of None is over none."""
 
     name: str
     value: float | None
@@ -108,8 +110,7 @@ def check(stats: Stats, warn: dict[str, float], critical: dict[str, float]) -> C
         value, least, most = metric.read(stats), warn.get(name), critical.get(name)
         severity: Severity = "ok"
         if value is None:
-            # Nobody has ever asked, or may: no silence to measure, and no reason for alarm where there are no jobs.
-            severity = "unknown" if (least, most) != (None, None) and stats.ready and not stats.paused_since else "ok"
+            severity = "ok"  # no threshold is reached where there is nothing to measure
         elif most is not None and value >= most:
             severity = "critical"
         elif least is not None and value >= least:

@@ -56,7 +56,7 @@ def command(
     Numbers: fill and dead_fill (0 to 1, or 80%), age (seconds, of the oldest job that could run), jobs, dead, silence
     (seconds since a worker asked for jobs), paused, sealed (seconds), ledger (jobs unaccounted for).
 
-    Exit code: 0 ok, 1 warning, 2 critical, 3 unknown: a number that is not known, or no answer from the server, which
+    Exit code: 0 ok, 1 warning, 2 critical, 3 unknown: a queue that cannot be read, or no answer from the server, which
     is said within 2 seconds unless --timeout says otherwise.
 
     \b

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from boundq import Limits, Queue, QueueFull, QueueSealed, Unavailable, Worker
+from boundq import AsyncQueue, Limits, Queue, QueueFull, QueueSealed, Unavailable, Worker
 from boundq._keys import PARTS
 from boundq._ops.acl import ROLES, rules
 from boundq.errors import ConfigError
@@ -136,6 +138,21 @@ def test_producer_can_enqueue_whatever_way(house: House) -> None:
     with pytest.raises(QueueSealed):
         queue.enqueue_bytes(b"x")
     assert house.owner.recount().ok
+
+
+def test_producer_of_asyncio(house: House) -> None:
+    """The other shell needs no more than this one, merged calls and refusals included."""
+    url = house.admit("producer")
+
+    async def main() -> Counter[str]:
+        queue = AsyncQueue(NAME, url)
+        calls = (queue.try_enqueue_bytes(b"x", unique=str(number % 25)) for number in range(30))
+        outcomes = Counter(type(outcome).__name__ for outcome in await asyncio.gather(*calls))
+        await queue.close()
+        return outcomes
+
+    assert asyncio.run(main())["Receipt"] >= 20
+    assert house.owner.stats().jobs == 20
 
 
 def test_producer_can_do_nothing_else(house: House) -> None:

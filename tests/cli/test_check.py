@@ -45,8 +45,9 @@ def test_each_number_against_its_thresholds(queue: Queue, any_server: Server) ->
     assert severity(queue, "", "jobs=8") == "critical"
     wait_until(lambda: (queue.stats().oldest_age or 0) > 0.01, "an age")
     assert severity(queue, "age=0.01") == "warning"
-    # Nobody has ever asked for these jobs: how long that is cannot be said.
-    assert severity(queue, "silence=3600") == "unknown"
+    # Nobody has ever asked for these jobs: not since the first of them is there.
+    assert severity(queue, "silence=3600") == "ok"
+    assert severity(queue, "silence=0.01") == "warning"
     (lease,) = queue.claim()
     assert severity(queue, "silence=3600") == "ok"
     assert severity(queue, "silence=0") == "warning"
