@@ -24,7 +24,6 @@ _CALLED = re.compile(r"redis\.p?call\('([A-Z]+)'")
 # What each connection says first, and the scripts' clock.
 _ALWAYS = ("ping", "time")
 _WORKER = ("attach", "enqueue", "enqueue_general", "claim", "settle", "extend", "stats", "get")
-_INSPECTOR = ("stats", "get", "peek", "recount", "audit")
 # What an inspector's scripts include and never call: pieces are included whole.
 _WRITES = ("hdel", "hincrby", "hset", "zadd", "zrem")
 # Of the whole server: they name keys and settings of others, so they are given with all queues only, and to an admin.
@@ -67,7 +66,7 @@ def rules(role: str, queues: Sequence[str] = (), *, may_load: bool = False) -> l
         return [*words, _selector("+evalsha", _keys("~*", names)), *_producer(names)]
     if role == "inspector":
         words += [
-            *(word for word in _commands(_INSPECTOR) if word[1:] not in _WRITES),
+            *(word for word in _commands(_reading()) if word[1:] not in _WRITES),
             "+xrange",
             "+xrevrange",
             *_keys("%R~*", names),
@@ -124,6 +123,11 @@ def _producer(names: Sequence[str]) -> list[str]:
     return [
         _selector(commands, [key for one in keys.split() for key in _keys(one, names)]) for commands, keys in _PRODUCER
     ]
+
+
+def _reading() -> list[str]:
+    """Scripts that say of themselves that they write nothing."""
+    return [script.name for script in every() if "no-writes" in script.text.partition("\n")[0]]
 
 
 def _commands(scripts: Sequence[str]) -> list[str]:

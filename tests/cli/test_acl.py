@@ -151,6 +151,7 @@ def test_producer_of_asyncio(house: House) -> None:
         await queue.close()
         return outcomes
 
+    house.owner.stats()  # makes the queue, of 20 jobs
     assert asyncio.run(main())["Receipt"] >= 20
     assert house.owner.stats().jobs == 20
 
