@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 
 from boundq._call import Both, Call, Request, pack
 from boundq._retry import ErrorReply
+from boundq._scripts import every
 from boundq.errors import ServerUnsupported
 
 # Redirections, and lessons in a script, that one attempt may take.
 MOST_ROUNDS = 6
 Address = tuple[str, int]
+UNTAUGHT = (
+    "NOSCRIPT the server does not know boundq's scripts, and this user may not load them; a worker does, or "
+    "`boundq doctor` as a user who may"
+)
 
 
 class Send(NamedTuple):
@@ -53,7 +58,9 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
         if once:
             data, count = pack(b"ASKING") + data, count + 1
         if load and isinstance(call, Call):
-            data, count = pack(b"SCRIPT", b"LOAD", call.script.text) + data, count + 1
+            # All of them at once: who may load heals those who may not, such as a producer under `boundq acl producer`.
+            lessons = [pack(b"SCRIPT", b"LOAD", script.text) for script in every()]
+            data, count = b"".join(lessons) + data, count + len(lessons)
         replies = yield Send(data, count, call.block is not None, home, once)
         home = once = None
         last = replies[-1]
@@ -64,7 +71,7 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
         if last.code == "NOSCRIPT" and isinstance(call, Call):
             if load:
                 yield from _refused(call)
-            # The server is new, restarted or flushed: teach it the script in the same write. Its list, if any, was
+            # The server is new, restarted or flushed: teach it the scripts in the same write. Its list, if any, was
             # waited on.
             load, call = True, call._replace(block=None)
         elif last.code in ("MOVED", "ASK"):
@@ -85,6 +92,8 @@ def _refused(call: Call) -> Generator[Send, list[Any], None]:
     if "compiling script" in reply.text and "near '#'" in reply.text:
         (info,) = yield Send(pack(b"INFO", b"server"), 1)
         raise ServerUnsupported(_version(info) if isinstance(info, bytes) else "too old")
+    if reply.code == "NOPERM":
+        raise ErrorReply(UNTAUGHT)
     raise reply
 
 

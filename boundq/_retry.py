@@ -29,6 +29,7 @@ _TRANSIENT = {
     "TRYAGAIN": "cluster",
     "MOVED": "cluster",
     "ASK": "cluster",
+    "NOSCRIPT": "no_permission",  # only where we may not load it: until somebody does who may
 }
 # What servers say where a script was started, and came to a command that its user may not run (the second: Redis 7.0).
 _FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")

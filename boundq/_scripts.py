@@ -42,6 +42,12 @@ def load(name: str) -> Script:
     return Script(name, text, _sha(text), plain, _sha(plain))
 
 
+@cache
+def every() -> tuple[Script, ...]:
+    """All scripts, by name."""
+    return tuple(load(path.stem) for path in sorted(_folder().glob("*.lua")))
+
+
 def _sha(text: str) -> bytes:
     # The hash is the server's name for a script (EVALSHA); nothing rests on it being hard to forge.
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode()

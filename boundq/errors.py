@@ -155,7 +155,7 @@ _ADVICE = {
     "misconf": "the server refuses writes because it cannot persist (MISCONF); see its log",
     "cluster": "the cluster is down or being reshaped",
     "auth": "the server wants a user and password, or they are wrong; put them into the URL or BOUNDQ_URL",
-    "no_permission": "this user may not run the command or touch the key (ACL)",
+    "no_permission": "this user may not run the command, touch the key or load boundq's scripts (ACL: `boundq acl`)",
     "protocol": "the server's answer was not understood; is it a Redis or Valkey server?",
 }
 

@@ -225,7 +225,8 @@ class Stats(msgspec.Struct, frozen=True):
 
     ``jobs`` and ``bytes`` are what the limits bound: ready, scheduled and active together. The counters run from
     the queue's creation: ``admitted = acked + dead + cancelled + expired + dropped + purged + jobs``; see
-    `imbalance`.
+    `imbalance`. ``claimed_at``: when somebody last asked for jobs, to within a second; None: nobody ever did. A worker
+    that lives, idle or not, asks at least once a second while the queue is not paused, or has no free hand.
     """
 
     name: str
@@ -244,6 +245,8 @@ class Stats(msgspec.Struct, frozen=True):
     sealed_since: float | None
     sealed_by: str
     drain_rate: float | None
+    claimed_at: float | None
+    now: float
     admitted: int
     acked: int
     buried: int

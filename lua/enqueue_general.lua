@@ -103,9 +103,16 @@ if redis.call('ZCARD', windows) > 0 then
   if freed > 0 then bytes = redis.call('HINCRBY', state, 'bytes', -freed) end
 end
 
+-- A producer whose ACL lets it read no envelope (`boundq acl producer`) cannot tell what has expired: claims will.
+local function envelope_of(id)
+  local envelope = redis.pcall('HGET', jobs, id)
+  if type(envelope) == 'table' then return nil, true end
+  return envelope
+end
+
 -- lapsed: the job `id` holds a unique key, but its expiry has passed and it was not started: it ends here.
 local function lapsed(id)
-  local envelope = redis.call('HGET', jobs, id)
+  local envelope = envelope_of(id)
   local expires = envelope and expires_at(envelope)
   if not expires or expires > now or redis.call('ZSCORE', leases, id) or redis.call('ZSCORE', dead, id) then
     return false
@@ -127,7 +134,8 @@ local function drop_expired()
     local stop = math.min(tail, head + 8)
     while head < stop do
       local id = string.format('%d', (head + 1) * 8 + k)
-      local envelope = redis.call('HGET', jobs, id)
+      local envelope, forbidden = envelope_of(id)
+      if forbidden then return end
       if envelope then
         local expires = expires_at(envelope)
         if not expires or expires > now then break end

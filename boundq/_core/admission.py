@@ -280,6 +280,6 @@ def rejection(
         used,
         limit,
         requested,
-        oldest_ms / 1000 if oldest_ms >= 0 else 0.0,
+        max(oldest_ms, 0) / 1000 if oldest_ms != -2 else None,  # -2: this producer may not read jobs
         retry_after(over, rate / 1000) if rate > 0 else None,
     )

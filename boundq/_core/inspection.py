@@ -205,6 +205,8 @@ class Inspection:
             sealed_since=numbers["sealed_at"] / 1000 or None,
             sealed_by=state.get("sealed_by", ""),
             drain_rate=numbers["drain_rate"] / 1000 if drain_known else None,
+            claimed_at=numbers["drain_at"] / 1000 or None,
+            now=now / 1000,
             admitted=sum(numbers[f"tail{slot}"] for slot in range(8)),
             **{name: numbers[name] for name in _COUNTERS},
             rejected={reason: numbers[f"rejected_{reason}"] for reason in _REASONS},

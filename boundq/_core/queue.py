@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN, Admission
+from boundq._core.audit import Auditing
 from boundq._core.base import Core
 from boundq._core.control import Control
 from boundq._core.delivery import Deliveries, Delivery, Lost, Settlement
@@ -70,6 +71,7 @@ class BaseQueue:
         self._inspection = Inspection(self._core)
         self._control = Control(self._core)
         self._hooks = Hooks(name, middleware) if middleware else None
+        self._auditing = Auditing(self._core)
         self.tasks: dict[str, Task[..., Any]] = {}
         self._twin: Any = None
 

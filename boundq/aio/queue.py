@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundq._call import Flow
+from boundq._core.audit import Audit
 from boundq._core.inspection import Recount
 from boundq._core.queue import BaseQueue, Bulk
 from boundq._core.selection import select
@@ -214,6 +215,13 @@ class AsyncQueue(BaseQueue):
     async def recount(self, *, repair: bool = False) -> Recount:
         """Compare the byte counters with the stored jobs; ``repair`` sets them right if nothing moves meanwhile."""
         return await self._run(self._inspection.recount(repair=repair), each=True)
+
+    async def audit(self, *, repair: bool = False) -> Audit:
+        """
+        Hold what the queue says of itself against what is stored: ledger, bytes, and each entry; in bounded steps, on a
+        queue that is in use. ``repair`` sets right what can be.
+        """
+        return await self._run(self._auditing.audit(repair=repair), each=True)
 
     async def pause(self, by: str = "") -> bool:
         """Stop claims; admission goes on up to the limits. Whether that changed anything."""

@@ -42,6 +42,13 @@ VERBS = {
     "completion": "Print what makes a shell complete boundq's words.",
     "worker": "Run the tasks of one or several queues.",
     "health": "Say whether a worker is well, for probes.",
+    "doctor": "Look at a server and its queues for what will go wrong.",
+    "audit": "Hold a queue's counters against what is stored, and repair them.",
+    "check": "Hold queues against thresholds, for a monitoring system.",
+    "calibrate": "Compare what jobs are charged with the memory they take, on this server.",
+    "reap": "Take jobs out of the hands of dead workers, where no worker is alive.",
+    "acl": "Print the smallest ACL rule for a role.",
+    "plan": "Reckon the memory that queues need, and the jobs that fit.",
 }
 
 

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boundq._call import Flow
+from boundq._core.audit import Audit
 from boundq._core.inspection import Recount
 from boundq._core.queue import BaseQueue, Bulk
 from boundq._core.selection import select
@@ -207,6 +208,13 @@ class Queue(BaseQueue):
     def recount(self, *, repair: bool = False) -> Recount:
         """Compare the byte counters with the stored jobs; ``repair`` sets them right if nothing moves meanwhile."""
         return self._run(self._inspection.recount(repair=repair), each=True)
+
+    def audit(self, *, repair: bool = False) -> Audit:
+        """
+        Hold what the queue says of itself against what is stored: ledger, bytes, and each entry; in bounded steps, on a
+        queue that is in use. ``repair`` sets right what can be.
+        """
+        return self._run(self._auditing.audit(repair=repair), each=True)
 
     def pause(self, by: str = "") -> bool:
         """Stop claims; admission goes on up to the limits. Whether that changed anything."""

@@ -53,6 +53,16 @@ class Server:
                 return {}
             raise
 
+    def command(self, *words: bytes | str | int) -> Any:
+        """
+        The reply to one command of the server's own, such as CONFIG GET. It may be sent twice: use it for what reads,
+        or does no more the second time.
+
+        Raises:
+            Unavailable: ``no_permission`` where an ACL forbids it; ``protocol`` where the server does not know it.
+        """
+        return self._run(self._command(words))
+
     def close(self) -> None:
         """Hang up this process's connections to it."""
         self._hub.close()
@@ -71,6 +81,10 @@ class Server:
                     names.add(match[1])
             if cursor == "0":
                 return names
+
+    def _command(self, words: tuple[bytes | str | int, ...]) -> Flow[Any]:
+        answer = yield Command(words)
+        return answer.reply
 
     def _info(self, sections: tuple[str, ...]) -> Flow[dict[str, str]]:
         answer = yield Command(("INFO", *sections))

@@ -1,4 +1,4 @@
--- refusal: what a producer is told beside "no": age of the oldest ready job in ms (-1: none is ready) and the
+-- refusal: what a producer is told beside "no": age of the oldest ready job in ms (-1: none is ready; -2: not known) and the
 -- drain rate in jobs per 1,000 s (-1: not draining, or too thin a sample).
 local function refusal(state, jobs, now)
   local s = redis.call('HMGET', state, 'head0', 'tail0', 'head1', 'tail1', 'head2', 'tail2', 'head3', 'tail3',

@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, Callable[[Any, Any], Any]] = {
     "peek": lambda queue, _: queue.peek(),
     "stats": lambda queue, _: queue.stats(),
     "recount": lambda queue, _: queue.recount(),
+    "audit": lambda queue, _: queue.audit(),
     "pause": lambda queue, _: queue.pause(),
     "resume": lambda queue, _: queue.resume(),
     "seal": lambda queue, _: queue.seal(),

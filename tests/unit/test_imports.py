@@ -17,6 +17,7 @@ ROOT = Path(boundq.__file__).parent
 
 LAYERS = [
     ("cli", ["boundq.__main__", "boundq.cli", "boundq.demo", "boundq.testing", "boundq.contrib", "boundq.metrics"]),
+    ("ops", ["boundq._ops"]),
     ("worker", ["boundq.worker", "boundq._runner"]),
     ("shells", ["boundq.sync", "boundq.aio"]),
     (
@@ -36,7 +37,7 @@ LAYERS = [
     (
         "values",
         [
-            *("boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
+            *("boundq._charge", "boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
             *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule", "boundq._health"),
         ],
     ),

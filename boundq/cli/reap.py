@@ -1,0 +1,68 @@
+"""``boundq reap``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from boundq import Server
+from boundq.cli._shared import json_option, print_json, server_options
+
+# Jobs of one step: claimed, and given back.
+STEP = 100
+
+
+@click.command("reap")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@server_options
+@json_option
+def command(queues: tuple[str, ...], url: str | None, as_json: bool) -> None:
+    """
+    Take jobs out of the hands of dead workers, where no worker is alive to do it.
+
+    Claims do this by themselves, so with any one worker alive there is nothing to do. It claims as a worker would and
+    gives the jobs back at once: those whose lease has expired are due again, as if released, and the lost lease counts;
+    those that have lost too many are buried. Queues: by default all.
+
+    \b
+    Examples:
+      boundq reap emails
+      boundq reap --json
+    """
+    server = Server(url)
+    rows = [_reap(server, name) for name in queues or server.queues()]
+    if as_json:
+        print_json({"queues": rows})
+        return
+    for row in rows:
+        if row["paused"]:
+            click.echo(f"{row['name']}: paused, nothing was done (boundq resume {row['name']})")
+            continue
+        done = f"{row['leases']} leases had expired, {row['buried']} jobs were buried"
+        click.echo(f"{row['name']}: {done}; {row['ready'] + row['scheduled']} wait, {row['active']} active")
+    if not rows:
+        click.echo("no queues on this server")
+
+
+def _reap(server: Server, name: str) -> dict[str, Any]:
+    queue = server.queue(name)
+    before = now = queue.stats()
+    while not now.paused_since:
+        # Expired leases come first in a claim: one for just so many touches no other job.
+        overdue = sum(1 for job in queue.peek("active", STEP).jobs if job.due is not None and job.due <= now.now)
+        if not overdue:
+            break
+        queue.settle(releases=queue.claim(overdue))
+        last, now = now, queue.stats()
+        if now.leases_expired == last.leases_expired:
+            break  # somebody else was quicker
+    return {
+        "name": name,
+        "paused": now.paused_since is not None,
+        "leases": now.leases_expired - before.leases_expired,
+        "buried": now.buried - before.buried,
+        "ready": now.ready,
+        "scheduled": now.scheduled,
+        "active": now.active,
+    }
