@@ -89,7 +89,7 @@ class Control:
         ids = [job_id for job_id in job_ids if is_id(job_id)]
         removed: list[str] = []
         for start in range(0, len(ids), PURGE_STEP):
-            args = ("cancelled", *ids[start : start + PURGE_STEP])
+            args = (counter, *ids[start : start + PURGE_STEP])
             reply = yield from self._core.ask("remove", _REMOVE, args)
             removed += [as_text(job_id) for job_id in reply[2:]]
         return removed

@@ -159,15 +159,13 @@ def test_rejection_makes_its_exception(reason: str) -> None:
 def test_too_large_for_the_whole_queue_names_the_right_limit() -> None:
     """A job that is within ``max_job_bytes`` but can never fit into ``max_bytes`` is not told of ``max_job_bytes``."""
     from boundq import _status as status
-    from boundq._core.admission import Admission
-    from boundq._core.base import Core
+    from boundq._core.admission import rejection
     from boundq.limits import Limits
 
-    admission = Admission(Core("mails", Limits()))
-    rejection = admission._rejection(0, 0, status.TOO_LARGE, 0, 1000, 2200, -1, -1)
-    assert rejection.reason == "job_bytes"
+    refusal = rejection("mails", 0, 0, status.TOO_LARGE, 0, 1000, 2200, -1, -1)
+    assert refusal.reason == "job_bytes"
     core_limit = Limits().max_job_bytes
-    assert f"max_job_bytes is {rejection.limit}" not in str(rejection.error()) or rejection.limit == core_limit
+    assert f"max_job_bytes is {refusal.limit}" not in str(refusal.error()) or refusal.limit == core_limit
 
 
 @pytest.mark.parametrize("value", [b"bytes", 10**6000, "a\nb\x1b[31m"], ids=["bytes", "int", "escape"])
