@@ -32,7 +32,7 @@ _SERVER_WIDE = ("info", "scan", "config|get", "memory|usage", "dbsize")
 # What a producer's scripts do, by keys. It reads no envelope (no %R on jobs) and takes no job out.
 _PRODUCER: tuple[tuple[str, str], ...] = (
     ("+type", "%R~*"),
-    ("+hget +hmget +hset +hdel +hincrby +hlen", "~state"),
+    ("+hget +hmget +hset +hincrby +hlen", "~state"),
     ("+hlen +hexists +hset", "%W~jobs"),
     ("+llen +rpush", "~wake ~room ~turn"),
     ("+blpop +del", "~room ~turn"),

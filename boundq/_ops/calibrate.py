@@ -21,6 +21,8 @@ from boundq.errors import ConfigError
 
 # A measurement takes so much memory at most, as charged, and so many jobs; no less than it takes to drown the noise.
 MOST_BYTES, MOST_JOBS, LEAST_JOBS = 8 * 2**20, 20_000, 20
+# What the buffers of clients and of the append-only file come and go by meanwhile, in bytes.
+BUFFERS = 256 * 1024
 # Of what is free below maxmemory, or of RAM, at most this share.
 SHARE = 0.25
 # One reading is the middle one of so many, so far apart in seconds.
@@ -68,7 +70,7 @@ class Calibration(msgspec.Struct, frozen=True):
     @property
     def ok(self) -> bool:
         """Whether no job takes more than it is charged, beyond the noise."""
-        return all(one.real * one.jobs <= one.charged * one.jobs + self.noise + 64 * 1024 for one in self.samples)
+        return all(one.real * one.jobs <= one.charged * one.jobs + self.noise + BUFFERS for one in self.samples)
 
 
 def headroom(server: Server, sizes: Sequence[int]) -> int:

@@ -24,8 +24,9 @@ _MOST_LINES = 50
 @json_option
 def command(queues: tuple[str, ...], repair: bool, url: str | None, as_json: bool) -> None:
     """
-    Hold what queues (by default all) say of themselves against what is stored: the ledger, the bytes charged, and
-    each entry. In bounded steps, while they are in use.
+    Hold what queues say of themselves against what is stored.
+
+    By default all queues: the ledger, the bytes charged, and each entry. In bounded steps, while they are in use.
 
     --repair sets the bytes to what was counted, removes entries whose job is gone, and counts jobs that are gone
     without a trace as dropped.

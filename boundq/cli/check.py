@@ -37,8 +37,22 @@ SECONDS = 1.4
     "--warn", default=DEFAULT_WARN, show_default=True, metavar="NAME=NUMBER,...", help="Exit 1 from these on."
 )
 @click.option("--critical", default=DEFAULT_CRITICAL, show_default=True, metavar="NAME=NUMBER,...", help="Exit 2.")
-@click.option("--format", "form", type=click.Choice(["text", "json", "nagios", "prometheus"]), default="text")
-@click.option("--timeout", default=SECONDS, show_default=True, metavar="SECONDS", type=click.FloatRange(0.01, 3600))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "nagios", "prometheus"]),
+    default="text",
+    show_default=True,
+    help="Of what is printed.",
+)
+@click.option(
+    "--timeout",
+    default=SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(0.01, 3600),
+    help="For everything.",
+)
 @server_options
 @json_option
 def command(

@@ -19,15 +19,18 @@ import pytest
 
 from boundq import Queue
 from boundq.cli import VERBS, app
+from boundq.worker.health import HealthFile
 from tests._servers import Server
 from tests.conftest import FreshServer
 
 # Verbs whose examples are run elsewhere, and where.
 ELSEWHERE = {"demo": "tests/cli/test_demo.py"}
 # What is added to an example so that it ends by itself.
-ADDED = {"worker": " --burst"}
+ADDED = {"worker": " --burst", "purge": " --yes", "restore": " --yes"}
+# Folders of a real machine that examples name, and are the test's own here.
+FOLDERS = ("/run/boundq/", "/var/lib/node_exporter/")
 # Exit codes of examples that are not 0: what the example says of itself depends on the server.
-CODES = {"boundq limits suggest": {3}}
+CODES = {"boundq limits suggest": {3}, "boundq doctor": {0, 1, 2}, "boundq check": {0, 1, 2}}
 # Programs that examples pipe from and into, where the machine has none: they pass on what they get.
 STAND_INS = {"jq": "cat", "xxd": "cat", "generate": "echo '[1]'"}
 
@@ -120,7 +123,18 @@ def test_the_example_works(name: str, line: str, shell: tuple[Server, dict[str, 
     if name.split()[0] == "drain" or "&& boundq drain" in line:
         for queue in ("emails", "reports"):
             Queue(queue, server.url).purge()
+    if name == "restore":
+        emails = Queue("emails", server.url)
+        assert emails.purge(to=tmp_path / "emails.ndjson.zst") == 5
+        assert emails.purge("dead", to=tmp_path / "dead.ndjson") == 2
+    if name == "health":
+        health = HealthFile(tmp_path / "health")
+        health.started(1, os.getpid())
+        health.heard(1, {"state": "running", "loop": None, "queues": {"emails": (0.1, False)}})
+        health._replace("running")
     typed = line + ADDED.get(name, "") if "|" not in line else line
+    for folder in FOLDERS:
+        typed = typed.replace(folder, f"{tmp_path}/")
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {typed}"],
         env=env,

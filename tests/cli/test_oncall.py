@@ -427,8 +427,8 @@ def test_switches_record_who_and_why(run: Run, queue: Queue, any_server: Server)
     assert run("enqueue", queue.name, "send").returncode == 75
     assert run("unseal", queue.name).stdout == f"{queue.name}: unsealed\n"
     assert [event.what for event in queue.events()] == ["unseal", "seal", "resume", "pause"]
-    long = run("pause", queue.name, "--reason", "y" * 80)
-    assert "60 bytes are recorded" in long.stderr
+    long = run("pause", queue.name, "--reason", "y" * 300)
+    assert "200 bytes are recorded" in long.stderr
 
 
 def test_drain_waits_until_all_are_empty(run: Run, queue: Queue, any_server: Server, tmp_path: Path) -> None:
