@@ -43,6 +43,8 @@ def test_examples_run(sound: Server, tmp_path: Path, verb: str) -> None:
     lines = [line.strip() for line in text.partition("Examples:")[2].splitlines()]
     examples = [line.split(" | ")[0].split(" > ")[0] for line in lines if line.startswith("boundq ")]
     assert len(examples) >= 2
+    if verb == "calibrate":  # which measures memory: not beside a buffer that grows while the disk is slow
+        sound.cli("CONFIG", "SET", "appendonly", "no")
     for example in examples:
         words = shlex.split(example)[1:]
         assert words[0] == verb
