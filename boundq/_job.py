@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypedDict
 
 import msgspec
@@ -102,10 +103,10 @@ def prepare(queue: str, task: str, payload: bytes, options: JobOptions) -> Prepa
     """
     if not isinstance(payload, (bytes, bytearray, memoryview)):
         raise ConfigError("payload", type(payload).__name__, "a raw payload is bytes; tasks take other arguments")
-    name = check_name(task, "task name").encode() if task else b""
+    name = _name(task)
     if not options or options.keys() == {"priority"}:
         level = _level(options.get("priority", "normal"))
-        return Prepared(level, b"\x01\x00", bytes((len(name),)) + name + bytes(payload), task=task)
+        return Prepared(level, b"\x01\x00", b"%c%b%b" % (len(name), name, payload), task=task)
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         known = ", ".join(JobOptions.__annotations__)
         raise ConfigError("options", ", ".join(sorted(unknown)), f"options of a job are {known}")
@@ -137,6 +138,11 @@ def prepare(queue: str, task: str, payload: bytes, options: JobOptions) -> Prepa
         milliseconds(window, "unique_for", least=1) if window is not None else 0,
         task,
     )
+
+
+@lru_cache(1024)
+def _name(task: str) -> bytes:
+    return check_name(task, "task name").encode() if task else b""
 
 
 def _is_text(value: str) -> bool:

@@ -191,7 +191,8 @@ class Admission:
         while True:
             call = (self._general if general else self._plain)(session, jobs, attempt)
             try:
-                answer = yield (call.resend() if resent else call)._replace(block=block)
+                call = call.resend() if resent else call
+                answer = yield call._replace(block=block) if block else call
             except Full:
                 self._memory.close()
                 if final and resent:

@@ -1,7 +1,7 @@
 """
 One connection to a server: bytes out, replies in, each within a time.
 
-redis-py's `Connection` opens it (TCP, TLS, unix socket, user and password, database); from then on the socket is
+redis-py's `Connection` opens it (TLS, options, a node that somebody named), or `_plain`; from then on the socket is
 ours, read by hiredis. That leaves out redis-py's pool, packing and repeats, and lets every exchange have a deadline
 of its own.
 
@@ -22,6 +22,7 @@ import hiredis
 from boundq._connect import introduction, lost_connecting, make_connection
 from boundq._retry import ErrorReply, Lost, check_introduced, lost_introducing
 from boundq._target import Target
+from boundq.sync._plain import PlainConnection, is_plain
 
 _NOTHING = object()
 _BUFFER = 65536
@@ -43,16 +44,19 @@ class Wire:
     """
 
     def __init__(self, target: Target, address: tuple[str, int] | None, deadline: float) -> None:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
         left = max(deadline - time.monotonic(), 0.001)
-        self._connection = make_connection(redis.connection, Retry(NoBackoff(), 0), target, address, left)
+        plain = address is None and is_plain(target)
+        self._connection: Any
+        if plain:
+            self._connection = PlainConnection(target.url, left)
+        else:
+            self._connection = _redis_connection(target, address, left)
         try:
             self._connection.connect()
-        except (redis.RedisError, OSError) as error:
-            raise lost_connecting(error) from error
+        except Exception as error:
+            if isinstance(error, OSError) or type(error).__module__.startswith("redis."):
+                raise lost_connecting(error) from error
+            raise
         self._socket: socket.socket = self._connection._sock
         # Not so for TLS, whose reads are several; for gevent's sockets; and on Windows, which has other options.
         self._kernel = os.name == "posix" and type(self._socket).__module__ == "socket"
@@ -165,6 +169,14 @@ class Wire:
     def close(self) -> None:
         """Hang up."""
         self._connection.disconnect()
+
+
+def _redis_connection(target: Target, address: tuple[str, int] | None, seconds: float) -> Any:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return make_connection(redis.connection, Retry(NoBackoff(), 0), target, address, seconds)
 
 
 def _reason(error: OSError) -> str:
