@@ -121,14 +121,22 @@ def a_duration(text: str | float) -> float:
 
 def a_rate(text: str | float) -> float:
     """A second, of ``100/s``, ``500/min``; a type of options."""
-    rate = _number(text, {"": 1, "/s": 1, "/min": 1 / 60, "/h": 1 / 3600}, "a rate: 100/s or 500/min")
+    rate = _number(text, {"": 1, "/s": 1, "/min": 1 / 60, "/h": 1 / 3600}, "a rate: 500/s or 30/min")
     if rate <= 0:
-        raise click.BadParameter(f"{text!r} is no rate at which anything would happen")
+        raise click.BadParameter(f"{text!r} is not a rate at which anything would happen: write 500/s or 30/min")
     return rate
 
 
+def a_share(text: str | float) -> float:
+    """``0.8`` or ``80%``, as a fraction; a type of options."""
+    number = _number(text, {"": 1, "%": 0.01}, "a share: 0.8 or 80%")
+    if not 0 < number <= 1:
+        raise click.BadParameter(f"{text!r} is no share; write 0.8 or 80%, more than 0 and at most 1")
+    return number
+
+
 def _number(text: str | float, units: dict[str, float], what: str) -> float:
-    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z/]*)\s*", str(text))
+    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-z/%]*)\s*", str(text))
     if match is None or match[2] not in units:
         raise click.BadParameter(f"{text!r} is not {what}")
     return float(match[1]) * units[match[2]]

@@ -9,8 +9,8 @@ import click
 
 from boundq import Server
 from boundq._sizes import format_size
-from boundq.cli._moving import STATES, ask, cannot_write, duration, moving, priorities, states_of
-from boundq.cli._shared import json_option, print_json, server_options
+from boundq.cli._moving import STATES, cannot_write, moving, priorities, states_of
+from boundq.cli._shared import a_duration, ask, json_option, print_json, server_options
 from boundq.cli._text import printable
 
 
@@ -25,7 +25,7 @@ from boundq.cli._text import printable
 )
 @click.option("--discard", is_flag=True, help="Delete them for good, without a file.")
 @click.option("--task", metavar="NAME", help="Only jobs of this task.")
-@click.option("--older-than", callback=duration, metavar="AGE", help="Only those admitted that long ago: 90s, 15m, 2h.")
+@click.option("--older-than", type=a_duration, metavar="AGE", help="Only those admitted that long ago: 90s, 15m, 2h.")
 @click.option("--priority", type=priorities, help="Only those of this priority.")
 @click.option(
     "--state",
@@ -82,9 +82,9 @@ def command(
     narrowed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in filters.items() if value is not None)
     which = f"those of {there} {' and '.join(chosen)} jobs with {narrowed}" if narrowed else f"{there} jobs"
     if path is not None:
-        ask(f"Move {which} out of queue {queue} into {printable(str(path))}?", yes)
+        ask(f"Move {which} out of queue {queue} into {printable(str(path))}?", yes=yes)
     else:
-        ask(f"Delete {which} of queue {queue} for good, without a file?", yes)
+        ask(f"Delete {which} of queue {queue} for good, without a file?", yes=yes)
     try:
         with moving("purge", there) as step:
             moved = target.purge(*chosen, to=path, **filters, progress=step)

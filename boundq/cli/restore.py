@@ -10,8 +10,8 @@ import msgspec
 
 from boundq import Queue
 from boundq.cli._exit import FULL
-from boundq.cli._moving import STATES, ask, cannot_write, duration, moving, rate_of, share, states_of
-from boundq.cli._shared import json_option, print_json, server_options
+from boundq.cli._moving import STATES, cannot_write, moving, states_of
+from boundq.cli._shared import a_duration, a_rate, a_share, ask, json_option, print_json, server_options
 from boundq.cli._text import printable
 from boundq.model import Restored
 from boundq.sync.archive import queue_of
@@ -30,10 +30,10 @@ _SHOWN = 20
     multiple=True,
     help="Those of this state; may be repeated. Default: all but the dead. A dead letter comes back to be run.",
 )
-@click.option("--rate", callback=rate_of, metavar="RATE", help="Not faster than that: 500/s, 30/min.")
-@click.option("--wait", callback=duration, metavar="TIME", help="Wait that long for room, each time there is none.")
+@click.option("--rate", type=a_rate, metavar="RATE", help="Not faster than that: 500/s, 30/min.")
+@click.option("--wait", type=a_duration, metavar="TIME", help="Wait that long for room, each time there is none.")
 @click.option("--until-full", is_flag=True, help="Put back what fits; the rest is no failure.")
-@click.option("--until-fill", callback=share, metavar="SHARE", help="The same, up to this share of the limits: 80%.")
+@click.option("--until-fill", type=a_share, metavar="SHARE", help="The same, up to this share of the limits: 80%.")
 @click.option("--create/--no-create", default=False, help="Create the queue, with default limits, if there is none.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -79,7 +79,7 @@ def command(
             _say(survey, name, file, as_json=as_json, dry_run=True)
             sys.exit(65 if survey.damaged else 0)
         if survey.left:
-            ask(f"Put {survey.left} jobs back into queue {name}?", yes)
+            ask(f"Put {survey.left} jobs back into queue {name}?", yes=yes)
         with moving("restore", survey.left) as step:
             said = target.restore(
                 file,

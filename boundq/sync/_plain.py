@@ -28,6 +28,7 @@ class PlainConnection:
     client_name = None
 
     def __init__(self, url: str, seconds: float) -> None:
+        self._sock: socket.socket | None = None
         parts = urlsplit(url)
         self.path = unquote(parts.path) if parts.scheme == "unix" else None
         self.host, self.port = unquote(parts.hostname or "localhost"), parts.port or 6379
@@ -37,7 +38,6 @@ class PlainConnection:
         if self.path is None and parts.path.strip("/"):
             self.db = int(parts.path.strip("/"))
         self._ends = time.monotonic() + seconds
-        self._sock: socket.socket | None = None
 
     def connect(self) -> None:
         """Open it. Raises OSError."""
@@ -72,6 +72,10 @@ class PlainConnection:
             with suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
             opened.close()
+
+    def __del__(self) -> None:
+        # A program may end without closing its queues, as with redis-py's connections.
+        self.disconnect()
 
 
 def is_plain(target: Target) -> bool:

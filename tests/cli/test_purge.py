@@ -72,7 +72,7 @@ def test_nothing_is_deleted_unasked(program: Program, queue: Queue) -> None:
         (("--to", "f"), "--yes"),
         ((), "--discard"),
         (("--to", "f", "--discard", "--yes"), "--discard"),
-        (("--to", "f", "--older-than", "soon", "--yes"), "no duration"),
+        (("--to", "f", "--older-than", "soon", "--yes"), "is not a time"),
         (("--to", "f", "--limit", "0", "--yes"), "limit"),
     ):
         done = program("purge", queue.name, *words)
