@@ -7,6 +7,7 @@ import random
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -67,7 +68,7 @@ def prepare_run(tasks: Mapping[str, Task[..., Any]], lease: BaseLease) -> Run | 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Verdict("bury", reason="undecodable", error=f"the payload is not JSON [args, kwargs]: {error}")
     try:
-        return Run(task, *_converted(task.function, args, kwargs))
+        return Run(task, *_converter(task.function)(args, kwargs))
     except Exception as error:  # types have opinions of their own: __post_init__, _missing_
         return Verdict("bury", reason="bad_arguments", error=f"{lease.task}: {error or type(error).__name__}")
 
@@ -118,24 +119,38 @@ def jitter(pause: float) -> float:
     return random.random() * pause / 4
 
 
-def _converted(
-    function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments as the function's annotations say, from what JSON could hold of them."""
+Arguments = tuple[list[Any], dict[str, Any]]
+
+
+@lru_cache(1024)
+def _converter(function: Callable[..., Any]) -> Callable[[list[Any], dict[str, Any]], Arguments]:
+    """What makes arguments, from what JSON could hold of them, as the function's annotations say."""
     signature = inspect.signature(function)
-    bound = signature.bind(*args, **kwargs)
+    parameters = list(signature.parameters.values())
     try:
         hints = get_type_hints(function)
     except Exception:  # annotations that cannot be resolved bind nobody
-        return args, kwargs
-    for name, value in bound.arguments.items():
-        hint, kind = hints.get(name, Any), signature.parameters[name].kind
-        if hint is Any:
-            continue
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            bound.arguments[name] = tuple(msgspec.convert(one, hint) for one in value)
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            bound.arguments[name] = {key: msgspec.convert(one, hint) for key, one in value.items()}
-        else:
-            bound.arguments[name] = msgspec.convert(value, hint)
-    return list(bound.args), bound.kwargs
+        hints = {}
+    types = [hints.get(parameter.name, Any) for parameter in parameters]
+    least = sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
+    plain = all(parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+
+    def convert(args: list[Any], kwargs: dict[str, Any]) -> Arguments:
+        if plain and not kwargs and least <= len(args) <= len(types):  # binding takes longer than all else
+            return [_convert(value, hint) for value, hint in zip(args, types, strict=False)], kwargs
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            hint, kind = hints.get(name, Any), signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                bound.arguments[name] = tuple(_convert(one, hint) for one in value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                bound.arguments[name] = {key: _convert(one, hint) for key, one in value.items()}
+            else:
+                bound.arguments[name] = _convert(value, hint)
+        return list(bound.args), bound.kwargs
+
+    return convert
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    return value if hint is Any else msgspec.convert(value, hint)

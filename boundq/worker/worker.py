@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from os import PathLike
@@ -127,6 +127,7 @@ class Worker:
         self._idle = threading.Condition(self._lock)
         self._gave_up = False
         self._pool = ThreadPoolExecutor(self._threads, "boundq-job")
+        self._tasks: set[asyncio.Task[None]] = set()
         self._settlers = ThreadPoolExecutor(2, "boundq-settle")  # for the loop: the others may all be taken by handlers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped_at = 0.0
@@ -241,12 +242,21 @@ class Worker:
             for lease, job, _, _ in begun:
                 self._running[queue.name, lease.id] = (claimer, lease, job)
         self._keeper.hold(queue, held)
+        coroutines = []
         for lease, job, run, kind in begun:
             if kind == LOOP and self._loop is not None and isinstance(run, Run):
-                asyncio.run_coroutine_threadsafe(self._run_async(claimer, lease, job, run), self._loop)
+                coroutines.append(self._run_async(claimer, lease, job, run))
             else:
                 # In a context of its own: what a handler sets in context variables is not there for the next one.
                 self._pool.submit(contextvars.copy_context().run, self._run_sync, claimer, lease, job, run, kind)
+        if coroutines and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._start_tasks, self._loop, coroutines)  # one wake-up for all of them
+
+    def _start_tasks(self, loop: asyncio.AbstractEventLoop, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+        for coroutine in coroutines:
+            task = loop.create_task(coroutine)
+            self._tasks.add(task)  # the loop itself holds them weakly
+            task.add_done_callback(self._tasks.discard)
 
     def _patience(self, run: Run | Verdict, kind: str) -> float | None:
         """Seconds for which the lease is extended: the timeout. The event loop keeps its own, so that goes first."""
@@ -303,21 +313,25 @@ class Worker:
         job.ender = lambda: loop.call_soon_threadsafe(handle.cancel)
         try:
             with claimer.queue._around_run(job):
-                async with asyncio.timeout(run.task.timeout):
+                if run.task.timeout is None:
                     await run.task.function(*run.args, **run.kwargs)
+                else:
+                    async with asyncio.timeout(run.task.timeout):
+                        await run.task.function(*run.args, **run.kwargs)
         except BaseException as error:
             # Where job.cancelled, that is why: its lease is lost, or the grace is over.
             verdict = judge(run.task, lease.attempt, error)
         finally:
-            # Settling talks to the server: not on the loop.
-            self._settlers.submit(self._end, claimer, lease, job, verdict, LOOP)
+            self._keep_until_settled(lease)
+            if verdict is DONE and not job.cancelled and claimer.note(Ended(lease, verdict)):
+                self._count(claimer, lease, job, verdict, LOOP)
+            else:  # settling talks to the server: not on the loop
+                self._settlers.submit(self._end, claimer, lease, job, verdict, LOOP)
 
     def _end(self, claimer: Claimer, lease: Lease, job: CurrentJob, verdict: Verdict, kind: str) -> None:
         """A run is over: settle it, now or with the next claim, and give its slot back."""
         try:
-            self._keeper.drop(claimer.queue.name, [lease.id])
-            # It was extended a third of its length ago at most; settling is tried until it ends.
-            lease.ends = max(lease.ends, time.monotonic() + self._lease * 2 / 3)
+            self._keep_until_settled(lease)
             if not job.cancelled:
                 if verdict.kind != "ack":
                     _tell(claimer.queue.name, lease, verdict)
@@ -328,14 +342,22 @@ class Worker:
                 extra=_ids(claimer.queue.name, lease),
             )
         finally:
-            with self._lock:
-                self._running.pop((claimer.queue.name, lease.id), None)
-                if verdict.kind == "ack" and not job.cancelled:
-                    self.done += 1
-                else:
-                    self.failed += 1
-                self._idle.notify_all()
-            self._slots.give({kind})
+            self._count(claimer, lease, job, verdict, kind)
+
+    def _keep_until_settled(self, lease: Lease) -> None:
+        """It was extended a third of its length ago at most; settling is tried until it ends."""
+        lease.ends = max(lease.ends, time.monotonic() + self._lease * 2 / 3)
+
+    def _count(self, claimer: Claimer, lease: Lease, job: CurrentJob, verdict: Verdict, kind: str) -> None:
+        """A run is over, and somebody settles it: its slot is free."""
+        with self._lock:
+            self._running.pop((claimer.queue.name, lease.id), None)
+            if verdict.kind == "ack" and not job.cancelled:
+                self.done += 1
+            else:
+                self.failed += 1
+            self._idle.notify_all()
+        self._slots.give({kind})
 
     def _lost(self, queue: str, job_id: str, timed_out: bool) -> None:
         """A lease is gone, or its job's time is over: the handler learns it, the log says it once."""
@@ -574,11 +596,15 @@ class Claimer:
 
     def ended(self, ended: Ended) -> None:
         """A job's run is over."""
+        if not self.note(ended):
+            self._settle([ended])
+
+    def note(self, ended: Ended) -> bool:
+        """A job's run is over: whether the next round settles it."""
         with self._lock:
             if not self._waiting:
                 self._ended.append(ended)
-                return
-        self._settle([ended])
+            return not self._waiting
 
     def settle_rest(self) -> None:
         """At the end: what is done and not settled yet."""
@@ -611,6 +637,7 @@ class Claimer:
                 self._waiting = self._worker.stopping
 
     def _settle_and_claim(self, ended: list[Ended], slots: int) -> tuple[list[BaseLease], list[Lease]]:
+        self._let_go(ended)
         try:
             return self.queue._turn(*_sorted(ended), slots, self._worker._lease)
         except BoundqError:
@@ -624,6 +651,7 @@ class Claimer:
 
     def _settle(self, ended: list[Ended]) -> None:
         """Settle now; while the server is away, until the leases end."""
+        self._let_go(ended)
         while True:
             try:
                 acks, retries, buries = _sorted(ended)
@@ -645,6 +673,10 @@ class Claimer:
                 ended = alive
                 if not ended:
                     return
+
+    def _let_go(self, ended: Sequence[Ended]) -> None:
+        """Their leases need not be kept any more. Before they are settled: then the same job may be claimed anew."""
+        self._worker._keeper.drop(self.queue.name, [one.lease.id for one in ended])
 
     def _take_ended(self) -> list[Ended]:
         with self._lock:
