@@ -76,7 +76,8 @@ def _python(least: tuple[int, int]) -> str:
     if sys.version_info[:2] >= least:
         return sys.executable
     for candidate in _candidates(least):
-        if candidate and Path(candidate).exists():
+        # One on PATH may be pyenv's word for a version that is not switched on: it is there, and does not run.
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
             return candidate
     raise NotRun(f"needs Python {least[0]}.{least[1]}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,23 @@ def test_adapters(name: str) -> None:
 
 
 def test_cannot_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation that fails is no error of ours, but says why; it is tried again the next time."""
+    """An installation that fails is no error of ours, but says why; the next time it is tried again."""
     monkeypatch.setattr(_peer, "FOLDER", tmp_path)
     peer = Peer(name="nonsense", module="bench.peers.redis_py", drain=1, packages=("not a requirement",))
-    for _ in range(2):
-        with pytest.raises(NotRun, match=r"cannot be installed: .*requirement"):
-            peer.interpreter()
+    with pytest.raises(NotRun, match=r"cannot be installed: .*requirement"):
+        peer.interpreter()
+    assert not (tmp_path / "nonsense" / ".ready").exists()
+
+
+def test_python_that_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name on PATH is not enough, as pyenv has one for every version; what is taken has to run."""
+    shim = tmp_path / "python3.98"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    peer = Peer(name="new", module="bench.peers.redis_py", drain=1, packages=("none==1",), python=(3, 98))
+    with pytest.raises(NotRun, match=r"needs Python 3\.98"):
+        peer.interpreter()
 
 
 def test_beside_the_best() -> None:
