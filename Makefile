@@ -19,12 +19,12 @@ UV := $(shell uv pip install --help 2>/dev/null | grep -q -e --group && command 
 READY := $(VENV)/.ready-$(subst /,_,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench wheel clean
+.PHONY: help demo test lint types bench bench-peers wheel clean
 # `make -j lint types test` would mix their output.
 .NOTPARALLEL:
 
 help: ## print this list
-	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY) ## show a queue that fills up, refuses work and drains (DEMO_ARGS)
 	$(BIN)/boundq demo $(DEMO_ARGS)
@@ -41,6 +41,9 @@ types: $(READY) ## mypy --strict
 
 bench: $(READY) ## run the benches (BENCH_ARGS)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-peers: $(READY) ## run other Redis queues beside this one (BENCH_ARGS)
+	$(BIN)/python -m bench peers $(BENCH_ARGS)
 
 wheel: $(READY) ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist

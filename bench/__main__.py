@@ -1,44 +1,24 @@
-"""``python -m bench [NAME...]``."""
+"""``python -m bench [NAME...]``, and ``python -m bench peers [NAME...]``."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
 
-from bench._draw import draw
-from bench._harness import Measure, Options, Result
-from bench._place import Place
-from bench._report import RESULTS, circumstances, save, show
-from tests._servers import REDIS_7_0, SUPPORTED, VALKEY_9_1, Kind, Missing
+from bench._harness import Options
+from bench._run import headline, run, with_options
+from bench.peers._command import main as peers
 
 NAMES = ("enqueue", "bulk", "drain", "latency", "memory", "server_cost", "overload", "scale", "once")
-KINDS = {kind.id: kind for kind in SUPPORTED}
-DEFAULT = (VALKEY_9_1.id, REDIS_7_0.id)
-_WIDTH = 200
 
 
 @click.command("bench", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
-@click.option(
-    *("--server", "servers"),
-    multiple=True,
-    type=click.Choice(list(KINDS)),
-    help=f"May be repeated. Default: {', '.join(DEFAULT)}.",
-)
-@click.option("--full", is_flag=True, help="Longer runs, more rounds: for figures to publish.")
-@click.option("--size", type=click.Choice(["tiny", "quick", "full"]), default="quick", hidden=True)
-@click.option("--rounds", type=click.IntRange(1), help="Instead of the bench's own number.")
-@click.option("--seconds", type=click.FloatRange(0.05), help="Of one run, for drain, latency and overload.")
-@click.option("--payload", type=click.IntRange(1), default=200, show_default=True, help="Bytes of a job's argument.")
+@with_options
 @click.option("--tcp", is_flag=True, help="TCP on this machine, not a unix socket.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for JSON and SVG.")
 @click.option("--list", "listed", is_flag=True, help="Say what there is, and end.")
 def main(
     names: tuple[str, ...],
@@ -52,59 +32,27 @@ def main(
     results: Path,
     listed: bool,
 ) -> None:
-    """Run the benches of these names, or all, print tables, and write JSON and SVG into bench/results."""
+    """
+    Run the benches of these names, or all, print tables, and write JSON and SVG into bench/results.
+
+    `python -m bench peers` runs other Redis queues beside this one.
+    """
     modules = {name: importlib.import_module(f"bench.{name}") for name in names or NAMES}
     if listed:
         for name, module in modules.items():
             click.echo(f"  {name:12} {headline(module)}")
         return
     options = Options("full" if full else size, rounds, seconds, payload)
-    kinds = [KINDS[server] for server in servers] or [KINDS[server] for server in DEFAULT if here(KINDS[server])]
-    for kind in kinds:
-        if not here(kind):
-            raise click.ClickException(f"no {kind.id} server here; to get it: {kind.install}")
-    if not kinds:
-        raise click.ClickException("no server here: " + "; ".join(KINDS[server].install for server in DEFAULT))
-    # A table that is cut to the width of a pipe's 80 columns says nothing.
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
-    for name, module in modules.items():
-        begun = time.monotonic()
-        console.print(f"[bold]{name}[/]  {headline(module)}\n", highlight=False)
-        measure: Measure = module.measure
-        found = {}
-        for kind in kinds:
-            sys.stdout.flush()  # into a pipe: what is known by now
-            with Place(kind, tcp=tcp) as place:
-                found[kind.id] = (kind.binary.version, measure(place, options))
-            show(console, kind.id, found[kind.id][1])
-        path = save(results, name, options, found)
-        path.with_suffix(".svg").write_text(picture(headline(module), found))
-        console.print(f"{path} and .svg, after {time.monotonic() - begun:.0f} s\n", highlight=False, soft_wrap=True)
-
-
-def headline(module: Any) -> str:
-    """The first sentence of a bench's docstring."""
-    return inspect.cleandoc(module.__doc__).partition("\n\n")[0].replace("\n", " ").replace("``", "")
-
-
-def here(kind: Kind) -> bool:
-    """Whether this machine has such a server."""
-    try:
-        return bool(kind.binary)
-    except Missing:
-        return False
-
-
-def picture(title: str, found: dict[str, tuple[str, Result]]) -> str:
-    """The SVG of one bench."""
-    now = circumstances()
-    commit = now["commit"][:9] + ("+" if now["changed"] else "")
-    under = f"{now['when'][:10]}, commit {commit}, Python {now['python']}, {now['cpus']} CPUs, {now['system']}"
-    name, _, sentence = title.partition(": ")
-    return draw(
-        name, sentence, under, {f"{kind.replace('-', ' ')} ({version})": one for kind, (version, one) in found.items()}
+    run(
+        {name: (headline(module), module.measure) for name, module in modules.items()},
+        servers,
+        options,
+        results,
+        tcp=tcp,
     )
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["peers"]:
+        peers(sys.argv[2:], prog_name="python -m bench peers")
     main(prog_name="python -m bench")

@@ -41,8 +41,11 @@ def _table(servers: dict[str, Any]) -> Iterator[str]:
                 head = now
                 yield from ("", f"| | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}")
             yield f"| **{groups[0]['title']}** |{' |' * len(head)}"
-            for arm in groups[0]["arms"]:
-                cells = [_cell(group["arms"][arm].get(one["figure"]), one) for _, group in some for one in columns]
+            # A peer may have run on one server only.
+            for arm in dict.fromkeys(arm for group in groups for arm in group["arms"]):
+                cells = [
+                    _cell(group["arms"].get(arm, {}).get(one["figure"]), one) for _, group in some for one in columns
+                ]
                 yield f"| {arm} | {' | '.join(cells)} |"
 
 

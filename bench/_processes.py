@@ -26,12 +26,16 @@ class Process:
         words: The module and its arguments, as after ``python -m``.
         log: A file for what it says.
         python: Another interpreter, with other packages.
+        talks: Its stdin and stdout are pipes to us, not the log.
         environment: On top of ours.
     """
 
-    def __init__(self, *words: str, log: Path, python: str = sys.executable, **environment: str) -> None:
+    def __init__(
+        self, *words: str, log: Path, python: str = sys.executable, talks: bool = False, **environment: str
+    ) -> None:
         self._words = [python, "-m", *words]
         self._log = log
+        self._talks = talks
         self._environment = environment
 
     def __enter__(self) -> Self:
@@ -40,9 +44,9 @@ class Process:
                 self._words,
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE if self._talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._talks else log,
+                stderr=log,
                 start_new_session=True,
             )
         self._release = watch_over(self.process.pid)
@@ -63,6 +67,9 @@ class Process:
                     member.kill()
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
         self._release()
         return self.said
 

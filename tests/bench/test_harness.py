@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -122,6 +123,16 @@ def test_markdown(tmp_path: Path) -> None:
     assert "| | valkey-9.1: us | redis-7.0: us |" in lines
     assert "| base & co | 4.0 | 4.0 |" in lines
     assert "| boundq | 2.0, × 0.50 (0.50–0.50) | 2.0, × 0.50 (0.50–0.50) |" in lines
+
+
+def test_markdown_of_some(tmp_path: Path) -> None:
+    """An arm that ran on one of the servers only has a row all the same."""
+    arms = RESULT.groups[0].runs
+    less = Result([replace(RESULT.groups[0], runs={"base & co": arms["base & co"]})])
+    for first, second in ((RESULT, less), (less, RESULT)):
+        save(tmp_path, "some", Options(), {"valkey-9.1": ("9.1.2", first), "redis-7.0": ("7.0.15", second)})
+        [row] = [line for line in tables(tmp_path) if line.startswith("| boundq |")]
+        assert sorted(row.strip("| ").split(" | ")) == ["-", "2.0, × 0.50 (0.50–0.50)", "boundq"]
 
 
 def test_picture() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import psutil
 import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import NAMES, main
+from tests.bench._processes import started
 
 
 def _numbers(value: Any) -> list[float]:
@@ -23,17 +23,6 @@ def _numbers(value: Any) -> list[float]:
     return [value] if isinstance(value, int | float) else []
 
 
-def _started() -> set[str]:
-    """Command lines of what this process has started, servers and their guard aside."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        try:
-            found.add(" ".join(process.cmdline()))
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue  # it has just ended
-    return {line for line in found if " -m " in line}
-
-
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("any_server")  # where there is no such server, this is skipped
 @pytest.mark.parametrize("name", NAMES)
@@ -42,7 +31,7 @@ def test_bench(name: str, tmp_path: Path) -> None:
     words = [name, "--size=tiny", "--server=valkey-9.1", f"--results={tmp_path}"]
     done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert _started() == set()
+    assert started() == set()
 
     data = json.loads((tmp_path / f"{name}.json").read_text())
     assert data["options"]["size"] == "tiny"
