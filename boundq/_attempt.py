@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from boundq._call import Both, Call, Request, pack
+from boundq._call import Both, Call, Request, Several, pack
 from boundq._retry import ErrorReply
 from boundq.errors import ServerUnsupported
 
@@ -44,6 +44,8 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
     """
     if isinstance(call, Both):
         return (yield Send(call.packed(), 2)), None
+    if isinstance(call, Several):
+        return (yield Send(call.packed(), len(call.calls))), None
     load = False
     trouble: ErrorReply | None = None
     home: Address | None = None

@@ -146,7 +146,7 @@ class Stats(msgspec.Struct, frozen=True):
 
     ``jobs`` and ``bytes`` are what the limits bound: ready, scheduled and active together. The counters run from
     the queue's creation: ``admitted = acked + dead + cancelled + expired + dropped + purged + jobs``; see
-    `imbalance`.
+    `imbalance`. ``at`` is when all of this was so.
     """
 
     name: str
@@ -181,6 +181,7 @@ class Stats(msgspec.Struct, frozen=True):
     rejected: dict[str, int]
     unique_keys: int
     producers: int
+    at: float
 
     @property
     def fill(self) -> float:
