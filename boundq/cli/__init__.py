@@ -20,6 +20,7 @@ from boundq.errors import BoundqError
 VERBS = {
     "demo": "Replay the incident on a private server: an unbounded queue, then boundq.",
     "ls": "List the queues of a server, and how full they are.",
+    "top": "Watch the queues of a server, live.",
     "stats": "Show one queue in numbers.",
     "enqueue": "Add jobs to a queue, from arguments, a file or standard input.",
     "worker": "Run the tasks of one or several queues.",
