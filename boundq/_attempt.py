@@ -42,9 +42,7 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
         ErrorReply: The server's error.
         ServerUnsupported: It does not know ``#!lua`` scripts.
     """
-    if isinstance(call, Both):
-        return (yield Send(call.packed(), 2)), None
-    if isinstance(call, Several):
+    if isinstance(call, Both | Several):
         return (yield Send(call.packed(), len(call.calls))), None
     load = False
     trouble: ErrorReply | None = None

@@ -110,6 +110,11 @@ class Both(NamedTuple):
     repeat: bool = False
     block: None = None
 
+    @property
+    def calls(self) -> tuple[Call, Call]:
+        """As of `Several`."""
+        return self.first, self.second
+
     def packed(self) -> bytes:
         """The bytes to send."""
         return self.first.packed() + self.second.packed()

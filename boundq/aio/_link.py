@@ -224,9 +224,7 @@ class ClientOnce:
         import redis
 
         try:
-            if isinstance(call, Both):
-                return [(await self.once(one, deadline))[0] for one in (call.first, call.second)], None
-            if isinstance(call, Several):
+            if isinstance(call, Both | Several):
                 return [await self._answer_or_error(one, deadline) for one in call.calls], None
             if isinstance(call, Wait):
                 return await self._do("BLPOP", *call.block), None

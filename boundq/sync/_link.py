@@ -196,9 +196,7 @@ class ClientOnce:
         import redis
 
         try:
-            if isinstance(call, Both):
-                return [(self.once(one, deadline))[0] for one in (call.first, call.second)], None
-            if isinstance(call, Several):
+            if isinstance(call, Both | Several):
                 return [self._answer_or_error(one, deadline) for one in call.calls], None
             if isinstance(call, Wait):
                 return self._client.execute_command("BLPOP", *call.block), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import fakeredis
 import pytest
 
 from boundq import ConfigError, DataError, Queue, Stats, Unavailable
@@ -124,3 +125,16 @@ def test_no_answer_is_an_error_without_a_queue(fresh_server: FreshServer) -> Non
         Boundq(server.url, deadline=0.3).stats(["q"])
     assert "queue" not in str(raised.value)
     assert "stored" not in str(raised.value)
+
+
+def test_through_a_client_of_the_user_s() -> None:
+    """A client that has to do the talking itself (fakeredis) gives the same, errors in their places too."""
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    for number, name in enumerate(("ada", "bob", "eve")):
+        Queue(name, client).enqueue_many([b"x"] * (number + 1))
+    client.delete("boundq:{bob}:jobs")
+    client.set("boundq:{bob}:jobs", "a string")
+    assert Boundq(client).queues() == ["ada", "bob", "eve"]
+    found = Boundq(client).stats(["ada", "nosuch", "bob", "eve"])
+    assert [type(one) for one in found.values()] == [Stats, DataError, DataError, Stats]
+    assert [one.jobs for one in found.values() if isinstance(one, Stats)] == [1, 3]
