@@ -120,6 +120,8 @@ class Model:
             self.found, self.searching = news.names, self.searching and not news.all
         elif isinstance(news, Done):
             self.say(news.text)
+        else:
+            raise news.error
 
     def say(self, text: str) -> None:
         """Show a message for a while."""

@@ -38,7 +38,13 @@ class Found(NamedTuple):
     all: bool
 
 
-News = Seen | Lost | Done | Found
+class Broken(NamedTuple):
+    """A mistake of ours in one of the threads: the program is to end with it."""
+
+    error: Exception
+
+
+News = Seen | Lost | Done | Found | Broken
 
 
 class Poller:
@@ -65,9 +71,8 @@ class Poller:
 
     def start(self) -> None:
         """Begin. The threads are daemons: one that waits for a mute server does not keep the program from ending."""
-        threading.Thread(target=self._look, name="boundq-look", daemon=True).start()
-        if not self._names:
-            threading.Thread(target=self._walk, name="boundq-walk", daemon=True).start()
+        for work in (self._look,) if self._names else (self._look, self._walk):
+            threading.Thread(target=self._guarded, args=(work,), name=f"boundq{work.__name__}", daemon=True).start()
 
     def now(self) -> None:
         """Look at once, for other queues too."""
@@ -77,6 +82,12 @@ class Poller:
     def switch(self, name: str, switch: Switch) -> None:
         """Pause, resume, seal or unseal a queue."""
         self._wishes.put((name, switch))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # not to be lost with its thread
+            self._tell(Broken(error))
 
     def _look(self) -> None:
         while True:

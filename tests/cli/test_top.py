@@ -237,25 +237,29 @@ BROKEN = """
 import sys
 from boundq.cli import main
 from boundq.cli._top_view import View
+from boundq.cli._watch import Watch
 
-draw, count = View.draw, []
+right, looks = {name}, []
 
-def fail(self, model, width, height):
-    count.append(1)
-    if model.seen is not None and model.seen.queues:
+def wrong(self, *args):
+    looks.append(1)
+    if len(looks) > 5:
         raise RuntimeError("a mistake of ours")
-    return draw(self, model, width, height)
+    return right(self, *args)
 
-View.draw = fail
+{name} = wrong
 sys.argv = ["boundq", "top", "--interval", "0.2"]
 main()
 """
 
 
-def test_a_mistake_restores_the_terminal(shop: Server) -> None:
-    """An exception out of the program itself is shown on the terminal as it was before."""
-    with Screen(program=(sys.executable, "-c", BROKEN), environment={"BOUNDQ_URL": shop.url}) as screen:
+@pytest.mark.parametrize("name", ["View.draw", "Watch.fetch"])
+def test_a_mistake_restores_the_terminal(shop: Server, name: str) -> None:
+    """An exception out of the program itself, in any thread, is shown on the terminal as it was before."""
+    program = (sys.executable, "-c", BROKEN.format(name=name))
+    with Screen(program=program, environment={"BOUNDQ_URL": shop.url}) as screen:
         assert screen.ends() == 1
+        assert b"\x1b[?1049h" in screen.raw
         assert screen.restored
         assert b"a mistake of ours" in screen.raw[screen.raw.rfind(b"\x1b[?1049l") :]
 
