@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from boundq._call import Both, Call, Request, pack
+from boundq._call import Both, Call, Request, Several, pack
 from boundq._retry import ErrorReply
 from boundq._scripts import every
 from boundq.errors import ServerUnsupported
@@ -47,8 +47,8 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
         ErrorReply: The server's error.
         ServerUnsupported: It does not know ``#!lua`` scripts.
     """
-    if isinstance(call, Both):
-        return (yield Send(call.packed(), 2)), None
+    if isinstance(call, Both | Several):
+        return (yield Send(call.packed(), len(call.calls))), None
     load = False
     trouble: ErrorReply | None = None
     home: Address | None = None

@@ -110,6 +110,11 @@ class Both(NamedTuple):
     repeat: bool = False
     block: None = None
 
+    @property
+    def calls(self) -> tuple[Call, Call]:
+        """As of `Several`."""
+        return self.first, self.second
+
     def packed(self) -> bytes:
         """The bytes to send."""
         return self.first.packed() + self.second.packed()
@@ -118,6 +123,26 @@ class Both(NamedTuple):
     def name(self) -> str:
         """For errors."""
         return f"{self.first.name} and {self.second.name}"
+
+
+class Several(NamedTuple):
+    """
+    Calls that read, all in one write. The answer's reply is a list, an `ErrorReply` in the place of each that failed:
+    the caller makes that call by itself, where what can be mended is mended.
+    """
+
+    calls: tuple[Call, ...]
+    repeat: bool = True
+    block: None = None
+
+    def packed(self) -> bytes:
+        """The bytes to send."""
+        return b"".join(call.packed() for call in self.calls)
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+        return f"{len(self.calls)} calls of {self.calls[0].name}"
 
 
 class Answer(NamedTuple):
@@ -135,7 +160,7 @@ class Answer(NamedTuple):
     trouble: Exception | None = None
 
 
-Request = Call | Command | Both | Wait
+Request = Call | Command | Both | Several | Wait
 Flow = Generator[Request | Pause, Answer, R]
 
 

@@ -165,6 +165,7 @@ class Unavailable(BoundqError):
     The server gave no answer.
 
     Attributes:
+        queue: "" where the server itself was asked.
         outcome: ``not_sent``: the call certainly had no effect. ``unknown``: it may have had one.
         reason: ``refused reset timeout max_clients loading readonly busy memory misconf cluster auth
             no_permission protocol``.
@@ -183,6 +184,8 @@ class Unavailable(BoundqError):
         happened = "nothing was stored" if self.outcome == "not_sent" else "the call may or may not have had effect"
         detail = f" [{self.detail}]" if self.detail else ""
         advice = _ADVICE.get(self.reason, self.reason)
+        if not self.queue:  # a question about the server: no queue can have come to harm
+            return f"Redis is unavailable ({self.reason}): {advice}{detail}"
         return f"queue {self.queue!r}: Redis is unavailable ({self.reason}): {advice}; {happened}{detail}"
 
 

@@ -225,8 +225,9 @@ class Stats(msgspec.Struct, frozen=True):
 
     ``jobs`` and ``bytes`` are what the limits bound: ready, scheduled and active together. The counters run from
     the queue's creation: ``admitted = acked + dead + cancelled + expired + dropped + purged + jobs``; see
-    `imbalance`. ``claimed_at``: when somebody last asked for jobs, to within a second; None: nobody ever did. A worker
-    that lives, idle or not, asks at least once a second while the queue is not paused, or has no free hand.
+    `imbalance`. ``at``: when all of this was so. ``claimed_at``: when somebody last asked for jobs, to within a
+    second; None: nobody ever did. A worker that lives, idle or not, asks at least once a second while the queue is
+    not paused, or has no free hand.
     """
 
     name: str
@@ -246,7 +247,6 @@ class Stats(msgspec.Struct, frozen=True):
     sealed_by: str
     drain_rate: float | None
     claimed_at: float | None
-    now: float
     admitted: int
     acked: int
     buried: int
@@ -263,6 +263,7 @@ class Stats(msgspec.Struct, frozen=True):
     rejected: dict[str, int]
     unique_keys: int
     producers: int
+    at: float
 
     @property
     def fill(self) -> float:

@@ -8,10 +8,11 @@ from typing import Any, get_args
 import msgspec
 
 from boundq import _status as status
-from boundq._call import Command, Flow, Pause
+from boundq._call import Answer, Call, Command, Flow, Pause
 from boundq._core.base import Core, pairs
 from boundq._envelope import Envelope, unpack
 from boundq._keys import PLACES
+from boundq._scripts import load
 from boundq._sizes import positive_int
 from boundq.errors import ConfigError, DataError
 from boundq.limits import Limits
@@ -26,6 +27,7 @@ _COUNTERS = (
     *("acked", "buried", "retried", "released", "cancelled", "expired", "dropped", "purged", "deliveries"),
     *("leases_expired", "leases_lost", "missing"),
 )
+_STATS_PARTS = (*PLACES[:7], "unique", "windows")
 _REASONS = ("jobs", "bytes", "job_bytes", "sealed", "waiters")
 
 
@@ -65,15 +67,22 @@ class Inspection:
 
     def stats(self) -> Flow[Stats]:
         """The queue in numbers."""
-        parts = (*PLACES[:7], "unique", "windows")
-        reply = yield from self._core.ask("stats", parts, ())
+        reply = yield from self._core.ask("stats", _STATS_PARTS, ())
         return self._stats(reply)
 
     def admitted_until_now(self) -> Flow[tuple[int, list[int]]]:
         """The server's clock, Unix ms, and the last sequence number given out in each slot (lua/README.md, "Keys")."""
-        reply = yield from self._core.ask("stats", (*PLACES[:7], "unique", "windows"), ())
+        reply = yield from self._core.ask("stats", _STATS_PARTS, ())
         state = pairs(reply[13:])
         return int(reply[1]), [int(state[f"tail{slot}"]) for slot in range(8)]
+
+    def stats_call(self) -> Call:
+        """The call of `stats` by itself, to be sent with others."""
+        return Call(load("stats"), self._core.keys.of(*_STATS_PARTS), ())
+
+    def stats_of(self, answer: Answer) -> Stats:
+        """What its answer says."""
+        return self._stats(self._core.check(answer))
 
     def server_ms(self) -> Flow[int]:
         """The server's clock, in Unix milliseconds."""
@@ -180,6 +189,13 @@ class Inspection:
         return msgspec.structs.replace(found, repaired=reply[0] == status.OK)
 
     def _stats(self, reply: list[Any]) -> Stats:
+        try:
+            return self._read_stats(reply)
+        except KeyError as error:  # a field that is not there, or is no number any more
+            detail = f"its field {error.args[0]} is not what boundq wrote"
+            raise DataError(self._core.name, "state", "undecodable", detail) from error
+
+    def _read_stats(self, reply: list[Any]) -> Stats:
         now, stored, active, *due = reply[1:8]
         oldest, next_ms, unique_keys, _windows, producers = reply[8:13]
         state = pairs(reply[13:])
@@ -206,12 +222,12 @@ class Inspection:
             sealed_by=state.get("sealed_by", ""),
             drain_rate=numbers["drain_rate"] / 1000 if drain_known else None,
             claimed_at=numbers["drain_at"] / 1000 or None,
-            now=now / 1000,
             admitted=sum(numbers[f"tail{slot}"] for slot in range(8)),
             **{name: numbers[name] for name in _COUNTERS},
             rejected={reason: numbers[f"rejected_{reason}"] for reason in _REASONS},
             unique_keys=unique_keys,
             producers=producers,
+            at=now / 1000,
         )
 
     def _job(self, job_id: str, state: str, score: int, raw: bytes, note: bytes, ahead: int, now: int) -> Job:

@@ -339,7 +339,7 @@ def _broken(facts: Facts) -> Iterator[Finding]:
 
 def _queue(stats: Stats, unattended: float) -> Iterator[Finding]:
     name = stats.name
-    silent = None if stats.claimed_at is None else max(stats.now - stats.claimed_at, 0.0)
+    silent = None if stats.claimed_at is None else max(stats.at - stats.claimed_at, 0.0)
     waiting = stats.oldest_age or 0.0
     if stats.paused_since:
         by = f" by {stats.paused_by}" if stats.paused_by else ""

@@ -36,7 +36,7 @@ def _silence(stats: Stats) -> float | None:
         return None
     if stats.claimed_at is None:  # nobody ever did: for as long as there is something to ask for
         return stats.oldest_age or None
-    return max(stats.now - stats.claimed_at, 0.0)
+    return max(stats.at - stats.claimed_at, 0.0)
 
 
 METRICS = {
@@ -176,4 +176,4 @@ def _number(value: float | None) -> str:
 
 
 def _since(stats: Stats, at: float | None) -> float:
-    return max(stats.now - at, 0.0) if at else 0.0
+    return max(stats.at - at, 0.0) if at else 0.0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
-from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Wait
+from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Several, Wait
 from boundq._connect import check_kind, is_foreign
 from boundq._gate import GATE_SECONDS, Gate
 from boundq._retry import Attempts, ErrorReply, Lost
@@ -224,8 +224,8 @@ class ClientOnce:
         import redis
 
         try:
-            if isinstance(call, Both):
-                return [(await self.once(one, deadline))[0] for one in (call.first, call.second)], None
+            if isinstance(call, Both | Several):
+                return [await self._answer_or_error(one, deadline) for one in call.calls], None
             if isinstance(call, Wait):
                 return await self._do("BLPOP", *call.block), None
             if isinstance(call, Command):
@@ -244,6 +244,12 @@ class ClientOnce:
         except redis.ResponseError as error:
             raise ErrorReply(str(error)) from error
         return reply, None
+
+    async def _answer_or_error(self, call: Call, deadline: float) -> Any:
+        try:
+            return (await self.once(call, deadline))[0]
+        except ErrorReply as error:
+            return error
 
     async def _do(self, *command: Any) -> Any:
         return await self._client.execute_command(*command)

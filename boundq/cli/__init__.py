@@ -24,6 +24,7 @@ COMPLETE_VAR = "_BOUNDQ_COMPLETE"
 VERBS = {
     "demo": "Replay the incident on a private server: an unbounded queue, then boundq.",
     "ls": "List the queues of a server, and how full they are.",
+    "top": "Watch the queues of a server, live.",
     "stats": "Show one queue in numbers.",
     "enqueue": "Add jobs to a queue, from arguments, a file or standard input.",
     "purge": "Move jobs out of a queue into a file, all or a selection.",

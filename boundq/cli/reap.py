@@ -50,7 +50,7 @@ def _reap(server: Server, name: str) -> dict[str, Any]:
     before = now = queue.stats()
     while not now.paused_since:
         # Expired leases come first in a claim: one for just so many touches no other job.
-        overdue = sum(1 for job in queue.peek("active", STEP).jobs if job.due is not None and job.due <= now.now)
+        overdue = sum(1 for job in queue.peek("active", STEP).jobs if job.due is not None and job.due <= now.at)
         if not overdue:
             break
         queue.settle(releases=queue.claim(overdue))

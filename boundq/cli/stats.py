@@ -2,50 +2,65 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
-import msgspec
 
 from boundq import Server, Stats
+from boundq._rates import Estimate, Trace
 from boundq._sizes import format_size
+from boundq.cli._forecast import bounds, sentence
 from boundq.cli._shared import bar, console, json_option, print_json, server_options
-from boundq.cli._text import duration, printable
+from boundq.cli._text import duration
+from boundq.cli._warnings import number, of_queue
+from boundq.cli._watch import Watch, looks, print_line, print_lost, queue_to_json, until_interrupted, watch_options
+from boundq.errors import Unavailable
 
 
 @click.command("stats")
 @click.argument("queue")
+@watch_options
 @server_options
 @json_option
-def command(queue: str, url: str | None, as_json: bool) -> None:
+def command(queue: str, url: str | None, as_json: bool, interval: float | None, watch: bool, count: int | None) -> None:
     """
-    Show one queue in numbers: what it holds, its limits, and what became of its jobs.
+    Show one queue in numbers: what it holds, its limits, what became of its jobs, and what is wrong.
+
+    Rates and a forecast need two looks: --interval. They come with bounds, two standard deviations of what is left to
+    chance, and "unknown" means that too little moved to say.
+
+    Exit code 0; 65: there is no such queue; 69: no answer.
 
     \b
     Examples:
       boundq stats emails
+      boundq stats emails --interval 5
+      boundq stats emails --watch
       boundq stats emails --json | jq .oldest_age
     """
-    stats = Server(url).queue(queue).stats()
-    if as_json:
-        print_json(to_json(stats))
-    else:
-        out = console()
-        for row in _rows(stats):
-            out.print(row)
+    view = Watch(Server(url), [queue])
+    out = console()
+    with until_interrupted(watch):
+        for seen in looks(view.look, watch=watch, interval=interval, count=count):
+            if isinstance(seen, Unavailable):
+                print_lost(seen, as_json=as_json)
+                continue
+            for error in seen.unreadable.values():
+                raise error
+            stats, trace = seen.queues[queue], view.traces[queue]
+            if as_json:
+                (print_line if watch else print_json)(queue_to_json(stats, trace))
+                continue
+            if watch:
+                out.clear()
+                click.echo(time.strftime("%H:%M:%S"))
+            for row in rows(stats, trace):
+                out.print(row)
 
 
-def to_json(stats: Stats) -> dict[str, Any]:
-    """All fields of `Stats`, ``fill`` and ``imbalance``; sizes in bytes, times in seconds."""
-    return {
-        **msgspec.structs.asdict(stats),
-        "limits": {name: getattr(stats.limits, name) for name in stats.limits.to_fields()},
-        "fill": round(stats.fill, 4),
-        "imbalance": stats.imbalance,
-    }
-
-
-def _rows(stats: Stats) -> list[Any]:
+def rows(stats: Stats, trace: Trace) -> list[Any]:
+    """All there is to say about a queue, as rich prints it."""
     from rich.table import Table
 
     held = Table(box=None, pad_edge=False, show_header=False)
@@ -63,28 +78,34 @@ def _rows(stats: Stats) -> list[Any]:
     names = ("acked", "dead", "cancelled", "expired", "dropped", "purged", "held")
     ledger = " + ".join(f"{number} {name}" for number, name in zip(gone, names, strict=True))
     refused = ", ".join(f"{count} {reason}" for reason, count in stats.rejected.items() if count) or "none"
-    rows = [
+    found: list[Any] = [
         f"queue {stats.name}",
         held,
         f"states     {stats.ready} ready, {stats.active} active, {stats.scheduled} scheduled",
         f"oldest     {duration(stats.oldest_age) if stats.oldest_age else '-'}",
         f"drain      {'unknown' if stats.drain_rate is None else f'{stats.drain_rate:.1f} jobs/s'}",
+        *_moving(trace),
         f"ledger     {stats.admitted} admitted = {ledger}"
         + (f"; {stats.imbalance} UNACCOUNTED FOR, see `boundq audit`" if stats.imbalance else ""),
         f"refused    {refused}",
         f"deliveries {stats.deliveries} claimed, {stats.retried} retried, {stats.released} released, "
         f"{stats.leases_expired} leases expired, {stats.leases_lost} settled too late",
     ]
-    for word, since, by in (
-        ("paused", stats.paused_since, stats.paused_by),
-        ("sealed", stats.sealed_since, stats.sealed_by),
-    ):
-        if since:
-            rows.append(f"{word:10} since {_when(since)}{f', by {printable(by)}' if by else ''}")
-    return rows
+    found += [f"warning    {one.text}" for one in of_queue(stats, trace)]
+    return found
 
 
-def _when(since: float) -> str:
-    from datetime import UTC, datetime
+def _moving(trace: Trace) -> list[str]:
+    rates, forecast = trace.rates(), trace.forecast()
+    if rates is None:
+        return ["rates      unknown: they need two looks (--interval 5)"]
+    return [
+        f"rates      {_rate(rates.arrived)} in, {_rate(rates.left)} out, {_rate(rates.claimed)} claimed a second, "
+        f"over {duration(rates.seconds)}",
+        f"forecast   {sentence(forecast)}",
+        f"wait       {f'{duration(forecast.wait.value)} {bounds(forecast.wait)}' if forecast.wait else 'unknown'}",
+    ]
 
-    return datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+def _rate(one: Estimate) -> str:
+    return f"{number(one.value)} ({number(one.low)} to {number(one.high or one.value)})"

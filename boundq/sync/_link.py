@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
-from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Wait
+from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Several, Wait
 from boundq._connect import check_kind, is_foreign
 from boundq._gate import GATE_SECONDS, Gate
 from boundq._retry import Attempts, ErrorReply, Lost
@@ -196,8 +196,8 @@ class ClientOnce:
         import redis
 
         try:
-            if isinstance(call, Both):
-                return [(self.once(one, deadline))[0] for one in (call.first, call.second)], None
+            if isinstance(call, Both | Several):
+                return [self._answer_or_error(one, deadline) for one in call.calls], None
             if isinstance(call, Wait):
                 return self._client.execute_command("BLPOP", *call.block), None
             if isinstance(call, Command):
@@ -216,6 +216,12 @@ class ClientOnce:
         except redis.ResponseError as error:
             raise ErrorReply(str(error)) from error
         return reply, None
+
+    def _answer_or_error(self, call: Call, deadline: float) -> Any:
+        try:
+            return self.once(call, deadline)[0]
+        except ErrorReply as error:
+            return error
 
     def close(self) -> None:
         """The client is the user's."""

@@ -36,6 +36,7 @@ EXAMPLES: list[BoundqError] = [
     QueueSealed("mails"),
     Unavailable("mails", "unknown", "timeout", "no answer in 4711 ms"),
     Unavailable("mails", "not_sent", "refused"),
+    Unavailable("", "not_sent", "refused"),
     LeaseLost("mails", "4711"),
     LeaseLost("mails", "4711", True),
     DataError("mails", "4711", "undecodable", "the envelope is cut off"),

@@ -38,7 +38,7 @@ LAYERS = [
         "values",
         [
             *("boundq._charge", "boundq._job", "boundq._envelope", "boundq._keys", "boundq._sizes", "boundq._target"),
-            *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule", "boundq._health"),
+            *("boundq.model", "boundq.limits", "boundq.errors", "boundq.schedule", "boundq._health", "boundq._rates"),
         ],
     ),
 ]
