@@ -29,8 +29,8 @@ help: ## print this list
 demo: $(READY) ## show a queue that fills up, refuses work and drains (DEMO_ARGS)
 	$(BIN)/boundq demo $(DEMO_ARGS)
 
-test: $(READY) ## run the tests, two at a time (PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+test: $(READY) ## run the tests, three at a time (PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -16,13 +16,13 @@ import msgspec
 
 from boundq import Lease, Limits, Queue, Server
 from boundq._keys import PARTS
-from boundq._ops.facts import too_old
+from boundq._ops.facts import too_old, version
 from boundq.errors import ConfigError
 
 # A measurement takes so much memory at most, as charged, and so many jobs; no less than it takes to drown the noise.
 MOST_BYTES, MOST_JOBS, LEAST_JOBS = 8 * 2**20, 20_000, 20
-# What the buffers of clients and of the append-only file come and go by meanwhile, in bytes.
-BUFFERS = 256 * 1024
+# What the buffers of clients come and go by meanwhile, in bytes, beside a payload or two that lie in them.
+BUFFERS = 64 * 1024
 # Of what is free below maxmemory, or of RAM, at most this share.
 SHARE = 0.25
 # One reading is the middle one of so many, so far apart in seconds.
@@ -70,7 +70,10 @@ class Calibration(msgspec.Struct, frozen=True):
     @property
     def ok(self) -> bool:
         """Whether no job takes more than it is charged, beyond the noise."""
-        return all(one.real * one.jobs <= one.charged * one.jobs + self.noise + BUFFERS for one in self.samples)
+        return all(
+            one.real * one.jobs <= one.charged * one.jobs + self.noise + BUFFERS + 2 * one.payload
+            for one in self.samples
+        )
 
 
 def headroom(server: Server, sizes: Sequence[int]) -> int:
@@ -153,8 +156,12 @@ def _fill(queue: Queue, payload: bytes, jobs: int) -> None:
 
 
 def _used(server: Server) -> int:
+    """``used_memory`` without the scripts' heap, which Redis counts in from 7.4 on."""
+    kind, number = version(server.info("server"))
     readings = []
     for _ in range(READINGS):
-        readings.append(int(server.info("memory")["used_memory"]))
+        info = server.info("memory")
+        heap = int(info.get("used_memory_vm_eval", 0)) if kind == "Redis" and number >= (7, 4) else 0
+        readings.append(int(info["used_memory"]) - heap)
         time.sleep(APART)
     return sorted(readings)[READINGS // 2]

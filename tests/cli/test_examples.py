@@ -133,6 +133,8 @@ def test_the_example_works(name: str, line: str, shell: tuple[Server, dict[str, 
         health.heard(1, {"state": "running", "loop": None, "queues": {"emails": (0.1, False)}})
         health._replace("running")
     typed = line + ADDED.get(name, "") if "|" not in line else line
+    if (name == "top" or "--watch" in line) and "--count" not in line:
+        typed += " --count 2"
     for folder in FOLDERS:
         typed = typed.replace(folder, f"{tmp_path}/")
     done = subprocess.run(
