@@ -43,6 +43,7 @@ VERBS = {
     "completion": "Print what makes a shell complete boundq's words.",
     "worker": "Run the tasks of one or several queues.",
     "health": "Say whether a worker is well, for probes.",
+    "bench": "Measure how fast a server is for boundq.",
     "doctor": "Look at a server and its queues for what will go wrong.",
     "audit": "Hold a queue's counters against what is stored, and repair them.",
     "check": "Hold queues against thresholds, for a monitoring system.",
