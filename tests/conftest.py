@@ -33,6 +33,9 @@ class NewProxy(Protocol):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "everywhere: runs on each kind of server, not only on one of them")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a shell: what is tested would inherit that Ctrl-C is nothing to it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         kinds()
     except ValueError as error:

@@ -39,7 +39,7 @@ def command(seconds: float, payload: str, url: str | None, as_json: bool) -> Non
     \b
     Examples:
       boundq bench
-      boundq bench --seconds 5 --payload 4KiB --json
+      boundq bench --seconds 1 --payload 4KiB --json
     """
     size = parse_size(payload, "--payload")
     if size > MOST_PAYLOAD:

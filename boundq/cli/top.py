@@ -53,7 +53,7 @@ def command(queues: tuple[str, ...], url: str | None, as_json: bool, interval: f
     Examples:
       boundq top
       boundq top --interval 0.5 emails reports
-      boundq top --json --count 10 > looks.ndjson
+      boundq top --json --count 5 > looks.ndjson
     """
     from boundq.cli._top_poll import server_for
 

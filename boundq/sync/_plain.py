@@ -7,6 +7,7 @@ What is anything but plain (TLS, options in the URL, Sentinel, Cluster, a client
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import suppress
@@ -29,6 +30,7 @@ class PlainConnection:
 
     def __init__(self, url: str, seconds: float) -> None:
         self._sock: socket.socket | None = None
+        self._owner = os.getpid()
         parts = urlsplit(url)
         self.path = unquote(parts.path) if parts.scheme == "unix" else None
         self.host, self.port = unquote(parts.hostname or "localhost"), parts.port or 6379
@@ -69,8 +71,9 @@ class PlainConnection:
         """Close it."""
         opened, self._sock = self._sock, None
         if opened is not None:
-            with suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)
+            if self._owner == os.getpid():  # a forked child lets go of what its parent goes on using
+                with suppress(OSError):
+                    opened.shutdown(socket.SHUT_RDWR)
             opened.close()
 
     def __del__(self) -> None:

@@ -18,6 +18,7 @@ def stats(name: str = "mails", *, at: float = 1000.0, rejected: int = 0, **chang
     values: dict[str, Any] = dict.fromkeys(COUNTERS, 0)
     values |= {"limits": Limits(max_jobs=100, max_bytes=2**20), "oldest_age": 0.0, "next_event": None}
     values |= {"paused_since": None, "paused_by": "", "sealed_since": None, "sealed_by": "", "drain_rate": None}
+    values |= {"claimed_at": None}
     values |= {"rejected": {"jobs": rejected}, **changed}
     values.setdefault("ready", values["jobs"])
     return Stats(name=name, at=at, **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -52,6 +53,21 @@ def test_a_plain_url_is_read_as_redis_py_reads_it(url: str) -> None:
 def test_all_else_is_left_to_redis_py(url: str) -> None:
     """TLS, options, Sentinel and Cluster are not plain."""
     assert not is_plain(target_of(url))
+
+
+def test_a_forked_child_leaves_its_parent_s_connection_alone(any_server: Server) -> None:
+    """What the child inherits and throws away goes on working in the parent."""
+    connection = PlainConnection(any_server.url, 5.0)
+    connection.connect()
+    opened = connection._sock
+    assert opened is not None
+    if (child := os.fork()) == 0:
+        connection.disconnect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    opened.sendall(b"PING\r\n")
+    assert opened.recv(100) == b"+PONG\r\n"
+    connection.disconnect()
 
 
 def test_a_program_that_enqueues_does_not_load_redis_py(any_server: Server, queue_name: str) -> None:
