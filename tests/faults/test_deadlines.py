@@ -227,8 +227,9 @@ def test_each_method_ends(
     monkeypatch.setattr(Gate, "open", lambda _: True)  # each of them has to meet the fault by itself
     with FAULTS[fault](fresh_server) as line:
         names, late = list(CALLS), {}
-        for _ in range(3):
-            late = at_once(names, line, kind, queue_name, deadline, new=warm == "new")
+        for turn in range(3):
+            # Another queue each time: what was sent in vain may yet pause, or seal, the first one.
+            late = at_once(names, line, kind, f"{queue_name}.{turn}", deadline, new=warm == "new")
             if not late:
                 return
             names = list(late)
