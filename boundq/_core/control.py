@@ -20,7 +20,7 @@ from boundq.limits import Limits
 from boundq.model import Event, Retried, State, as_text
 
 # A purge takes out so many jobs in one script.
-PURGE_STEP = 500
+PURGE_STEP = 300
 # Who changed something, and why, is kept in so many bytes.
 BY_BYTES = 200
 # Dead letters in one script, and events on one page.

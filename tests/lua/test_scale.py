@@ -24,6 +24,7 @@ import pytest
 import redis
 
 from boundq import Limits, Queue
+from boundq._core.control import PURGE_STEP
 from boundq._keys import ENDINGS, Keys
 from boundq._scripts import load
 from tests._memory import quieten, used_memory
@@ -159,12 +160,12 @@ def purge_all(server: Server, client: redis.Redis, arm: Sized) -> list[float]:
         more = 1
         while more:
             started = busy_ms(server)
-            _, removed, more = run(client, queue, "purge", state, 500)
+            _, removed, more = run(client, queue, "purge", state, PURGE_STEP)
             times.append(busy_ms(server) - started)
             purged += removed
     assert purged == before.jobs + before.dead
     p99 = quantiles(times, n=100)[98]
-    print(f"{server.kind.id:11}purge 500    p50{median(times):6.2f} ms  p99{p99:6.2f}  max{max(times):6.2f}")  # noqa: T201
+    print(f"{server.kind.id:11}purge        p50{median(times):6.2f} ms  p99{p99:6.2f}  max{max(times):6.2f}")  # noqa: T201
 
     stats = queue.stats()
     assert (stats.jobs, stats.bytes, stats.dead, stats.dead_bytes) == (0, 0, 0, 0)

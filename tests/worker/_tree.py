@@ -46,9 +46,9 @@ class Folder:
         shutil.copy(Path(__file__).with_name("_tasks.py"), path / "tasks.py")
 
     def runs(self, what: str = "start") -> list[Run]:
-        """The lines of one kind so far."""
+        """The lines of one kind so far; not one that is being written."""
         path = self.path / "runs"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [run for run in (Run(*json.loads(line)) for line in lines) if run.what == what]
 
     def keys(self, what: str = "done") -> Counter[int]:
