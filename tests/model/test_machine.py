@@ -6,7 +6,7 @@ between them loses what it is told to lose (`_world.py`). After every script tha
 are the sum of the charges, each job is in one state, the ledger balances, nothing held exceeds a limit, and every job,
 counter and answer is what the oracle says.
 
-    BOUNDQ_MODEL=20x50 pytest tests/model/test_machine.py     # examples x steps; CI runs 100x50 on each server, always the same
+    BOUNDQ_MODEL=20x50 pytest tests/model/test_machine.py     # examples x steps; in CI 100x50, on each server
     BOUNDQ_MODEL=2000x100 BOUNDQ_SEED=7 pytest ...            # others
 """
 
