@@ -208,6 +208,7 @@ CASES = [
 ]
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(("fault", "deadline", "warm"), CASES)
 @pytest.mark.parametrize("kind", SHELLS)
 def test_each_method_ends(

@@ -513,7 +513,8 @@ def test_failing_commands_are_few(
         queue = shell.queue(queue_name, url, limits=SMALL, deadline=deadline)
         calls = storm(lambda: queue.enqueue_bytes(b"job"), 8, STORM_S)
     assert calls >= 8
-    assert 2 <= len(asked) <= 5 * (STORM_S + deadline) + 8 + 2
+    # Within 20 ms a busy machine may not even get a connection.
+    assert (4 if deadline > 0.1 else 1) <= len(asked) <= 5 * (STORM_S + deadline) + 8 + 2
 
 
 @pytest.mark.parametrize("options", [{}, {"wait": 0.3}], ids=["at-once", "wait"])

@@ -37,7 +37,7 @@ LARGE, SMALL = 1_000_000, 1000
 ROUNDS, TRIES = 12, 3
 # A hundred jobs put into a large table at once wait for memory a few hundred times, and for little else: 1.2 to 1.4 on
 # Valkey; on Redis, whose tables are chains of small blocks, twice what it takes where the processor's cache holds them.
-MOST_RATIO, MOST_RATIO_BULK = 1.5, 2.5
+MOST_RATIO, MOST_RATIO_BULK = 1.5, 2.0
 # Milliseconds for which one call may hold the server, and all but one call in a hundred.
 MOST_MS, MOST_P99_MS = 10, 5
 # What a drained queue may keep, in bytes.

@@ -6,7 +6,7 @@ between them loses what it is told to lose (`_world.py`). After every script tha
 are the sum of the charges, each job is in one state, the ledger balances, nothing held exceeds a limit, and every job,
 counter and answer is what the oracle says.
 
-    BOUNDQ_MODEL=20x50 pytest tests/model/test_machine.py     # examples x steps; in CI 100x50, on each server
+    BOUNDQ_MODEL=20x50 pytest tests/model/test_machine.py     # examples x steps; in CI 200x50, on each server
     BOUNDQ_MODEL=2000x100 BOUNDQ_SEED=7 pytest ...            # others
 """
 
@@ -44,7 +44,7 @@ from tests._servers import Server
 from tests.model._oracle import EPOCH, Job
 from tests.model._world import FAULTS, World, virtual_time
 
-EXAMPLES, STEPS = (int(number) for number in os.environ.get("BOUNDQ_MODEL", "100x50").split("x"))
+EXAMPLES, STEPS = (int(number) for number in os.environ.get("BOUNDQ_MODEL", "200x50").split("x"))
 SEED = os.environ.get("BOUNDQ_SEED")
 
 # Half of the time nothing goes wrong; what goes wrong for ever outlasts every deadline.

@@ -92,6 +92,7 @@ def test_eight_producers_never_pass_the_limit(server: Server, queue_name: str, t
     race(server, queue_name, tmp_path, limits, seconds=1, processes=4, tasks=2)
 
 
+@pytest.mark.everywhere
 def test_64_producers_never_pass_the_limit(any_server: Server, queue_name: str, tmp_path: Path) -> None:
     """64 producers in 8 processes, threads and tasks: likewise."""
     race(any_server, queue_name, tmp_path, Limits(max_jobs=JOBS), seconds=4, processes=8, tasks=8)

@@ -106,6 +106,7 @@ def test_an_unreachable_server_ends_no_keeper(
         # The first round that works sets the end to 0.6 s from now: earlier than the claim's 10 s.
         far = time.time() + 5
         wait_until(lambda: _deadline(queue, lease.id) < far, "another round worked")
+        wait_until(lambda: len(caplog.records) >= 2, "it says so")  # after the server has done it
     said = [record.getMessage() for record in caplog.records]
     assert ["could not be extended" in said[0], "are extended again" in said[1], len(said)] == [True, True, 2], said
     assert heard == []
