@@ -19,8 +19,8 @@ from bench._place import Place
 from bench._report import ROOT
 
 COLUMNS = (
-    Column("wall", "ms", digits=0),
-    Column("held", "longest call, server ms", digits=2),
+    Column("wall", "ms", compared=True, digits=0),
+    Column("held", "longest call, server ms", compared=True, digits=2),
 )
 QUEUE = "bench"
 _BATCH, _DEAD = 500, 5000
