@@ -16,10 +16,11 @@ from typing import Protocol
 from boundq.errors import BoundqError
 from boundq.lease import BaseLease
 from boundq.sync.queue import Queue
+from boundq.worker.started import Key, key_of
 
 log = logging.getLogger("boundq.worker")
 
-OnLost = Callable[[str, str, bool], None]
+OnLost = Callable[[str, str, int, bool], None]
 
 
 class Keeper(Protocol):
@@ -27,14 +28,14 @@ class Keeper(Protocol):
 
     def start(self, on_lost: OnLost) -> None:
         """
-        Begin. ``on_lost(queue, job_id, timed_out)`` is called, from any thread, for each lease that turns out to be
-        gone, or whose time is over.
+        Begin. ``on_lost(queue, job_id, fence, timed_out)`` is called, from any thread, for each lease that turns out
+        to be gone, or whose time is over.
         """
 
     def hold(self, queue: Queue, leases: Sequence[tuple[BaseLease, float | None]]) -> None:
         """Extend these from now on, each until so many seconds from now (its task's timeout), None: without end."""
 
-    def drop(self, queue: str, job_ids: Sequence[str]) -> None:
+    def drop(self, queue: str, leases: Sequence[BaseLease]) -> None:
         """These are settled."""
 
     def stop(self) -> None:
@@ -51,12 +52,12 @@ class ThreadKeeper:
 
     def __init__(self, lease: float) -> None:
         self.lease = lease
-        self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
+        self._held: dict[Key, tuple[Queue, BaseLease, float | None]] = {}
         self._lock = threading.Lock()
         self._failing: set[str] = set()  # queues whose leases could not be extended the last time
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._on_lost: OnLost = lambda queue, job_id, timed_out: None
+        self._on_lost: OnLost = lambda queue, job_id, fence, timed_out: None
 
     def start(self, on_lost: OnLost) -> None:
         self._on_lost = on_lost
@@ -67,12 +68,12 @@ class ThreadKeeper:
         now = time.monotonic()
         with self._lock:
             for lease, seconds in leases:
-                self._held[queue.name, lease.id] = (queue, lease, None if seconds is None else now + seconds)
+                self._held[key_of(queue.name, lease)] = (queue, lease, None if seconds is None else now + seconds)
 
-    def drop(self, queue: str, job_ids: Sequence[str]) -> None:
+    def drop(self, queue: str, leases: Sequence[BaseLease]) -> None:
         with self._lock:
-            for job_id in job_ids:
-                self._held.pop((queue, job_id), None)
+            for lease in leases:
+                self._held.pop(key_of(queue, lease), None)
 
     def stop(self, *, wait: bool = True) -> None:
         self._stopped.set()
@@ -112,9 +113,9 @@ class ThreadKeeper:
                 return
             for lease in lost:
                 with self._lock:
-                    known = self._held.pop((queue.name, lease.id), None)
+                    known = self._held.pop(key_of(queue.name, lease), None)
                 if known:
-                    self._on_lost(queue.name, lease.id, False)
+                    self._on_lost(queue.name, lease.id, lease.delivery.fence, False)
 
     def end_overdue(self) -> float:
         """Let go of what is past its time; seconds until the next one is, or until the next round."""
@@ -124,6 +125,6 @@ class ThreadKeeper:
             for key in overdue:
                 del self._held[key]
             left = [ends - now for _, _, ends in self._held.values() if ends is not None]
-        for queue, job_id in overdue:
-            self._on_lost(queue, job_id, True)
+        for key in overdue:
+            self._on_lost(*key, True)
         return max(min(left, default=self.lease), 0.01)

@@ -16,6 +16,7 @@ from boundq.lease import BaseLease
 from boundq.sync.queue import Queue
 from boundq.worker.health import Report
 from boundq.worker.keeper import OnLost, ThreadKeeper
+from boundq.worker.started import Key, key_of
 
 log = logging.getLogger("boundq.worker")
 
@@ -44,10 +45,10 @@ class RemoteKeeper:
         self._on_orphaned = on_orphaned
         self._on_quiet = on_quiet
         self._lock = threading.Lock()
-        self._held: dict[tuple[str, str], tuple[Queue, BaseLease, float | None]] = {}
+        self._held: dict[Key, tuple[Queue, BaseLease, float | None]] = {}
         self._orphaned = False
         self._stopped = False
-        self._on_lost: OnLost = lambda queue, job_id, timed_out: None
+        self._on_lost: OnLost = lambda queue, job_id, fence, timed_out: None
 
     def start(self, on_lost: OnLost) -> None:
         self._on_lost = on_lost
@@ -57,20 +58,20 @@ class RemoteKeeper:
         with self._lock:
             now = time.monotonic()
             for lease, seconds in leases:
-                self._held[queue.name, lease.id] = (queue, lease, None if seconds is None else now + seconds)
+                self._held[key_of(queue.name, lease)] = (queue, lease, None if seconds is None else now + seconds)
             if self._orphaned:
                 self._local.hold(queue, leases)
             else:
                 self._send(["hold", queue.name, [[one.id, one.delivery.fence, seconds] for one, seconds in leases]])
 
-    def drop(self, queue: str, job_ids: Sequence[str]) -> None:
+    def drop(self, queue: str, leases: Sequence[BaseLease]) -> None:
         with self._lock:
-            for job_id in job_ids:
-                self._held.pop((queue, job_id), None)
+            for lease in leases:
+                self._held.pop(key_of(queue, lease), None)
             if self._orphaned:
-                self._local.drop(queue, job_ids)
+                self._local.drop(queue, leases)
             else:
-                self._send(["drop", queue, list(job_ids)])
+                self._send(["drop", queue, [[one.id, one.delivery.fence] for one in leases]])
 
     def tell_health(self, report: Report) -> None:
         """For the health file."""

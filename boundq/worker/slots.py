@@ -23,7 +23,8 @@ class Slots:
     """
 
     def __init__(self, sizes: Mapping[str, int], kinds: Mapping[str, Set[str]], weights: Mapping[str, float]) -> None:
-        self._free = dict(sizes)
+        self._sizes = dict(sizes)
+        self._free = dict(sizes)  # less than none, where the size was reduced since
         self._kinds = kinds
         self._weights = weights
         self._passed = dict.fromkeys(kinds, 0.0)  # slots given, by weight: the least goes next
@@ -48,6 +49,14 @@ class Slots:
                 return count
             finally:
                 self._waiting.discard(queue)
+                self._changed.notify_all()
+
+    def resize(self, kind: str, size: int) -> None:
+        """Have so many slots of this kind, now taken ones included."""
+        if size != self._sizes[kind]:
+            with self._changed:
+                self._free[kind] += size - self._sizes[kind]
+                self._sizes[kind] = size
                 self._changed.notify_all()
 
     def give(self, kinds: Set[str], count: int = 1) -> None:

@@ -5,9 +5,9 @@ It keeps their leases: a worker tells it, through a socket, what it has claimed 
 that holds the interpreter lock for minutes does not lose its job to another worker. It replaces workers that die, with
 back-off, and passes signals on. When it dies itself, its workers finish what they run and stop.
 
-Messages are JSON, one to a line: ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue, [id, ...]]``
-go up, and ``["pulse", "", report]`` where there is a health file; ``["lost", queue, id, timed_out]`` and
-``["quiet", whether]`` come down.
+Messages are JSON, one to a line: ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue,
+[[id, fence], ...]]`` go up, and ``["pulse", "", report]`` where there is a health file;
+``["lost", queue, id, fence, timed_out]`` and ``["quiet", whether]`` come down.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Child:
         *lines, self._unread = (self._unread + data).split(b"\n")
         return [msgspec.json.decode(line) for line in lines]
 
-    def lost(self, queue: str, job_id: str, timed_out: bool) -> None:
+    def lost(self, queue: str, job_id: str, fence: int, timed_out: bool) -> None:
         """Tell it that a lease is gone, if it is there."""
-        self._tell(["lost", queue, job_id, timed_out])
+        self._tell(["lost", queue, job_id, fence, timed_out])
 
     def quiet(self, whether: bool) -> None:
         """Tell it to claim nothing, or to claim again. No signal: before its handler is there, one would kill it."""
@@ -206,7 +206,7 @@ class Supervisor:
         keeper = self._keepers[child.place]
         for kind, queue, items in messages:
             if kind == "drop":
-                keeper.drop(queue, items)
+                keeper.drop(queue, [_lease(job, fence) for job, fence in items])
             elif kind == "pulse":
                 if self._health:
                     self._health.heard(child.place, items)

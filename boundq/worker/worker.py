@@ -1,8 +1,8 @@
 """
 Worker: runs the tasks of its queues, plain functions in threads and ``async def`` ones on an event loop.
 
-Each queue has a claimer thread. While there is work, its round is one exchange with the server: settle what is done and
-claim the next. With nothing to do it waits on the server; what is done meanwhile is settled by the thread that did it.
+Each queue has a claimer (claimer.py), which settles and claims. This is what they share: the slots, the threads and
+the loop, who runs at the moment, and how all of it ends.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import logging
 import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 from boundq._core.delivery import MOST_JOBS
 from boundq._runner import DONE, Run, Verdict, judge, judge_crash, perform, prepare_run
@@ -30,23 +31,23 @@ from boundq.job_control import CURRENT, CurrentJob
 from boundq.lease import BaseLease
 from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
+from boundq.worker.claimer import MOST_ERRORS, Claimer
+from boundq.worker.crew import Crew
 from boundq.worker.health import HealthFile, Pulse, Report
 from boundq.worker.isolate import Children, Crashed, NoChildren
 from boundq.worker.keeper import Keeper, ThreadKeeper
+from boundq.worker.pace import STALE_SECONDS, Pace
 from boundq.worker.slots import LOOP, THREAD, Slots
+from boundq.worker.started import Ended, Key, Started
 from boundq.worker.ticker import Ticker
 
 __all__ = ["Worker"]
 
 log = logging.getLogger("boundq.worker")
 
-# So many errors in a row that nobody expected, and the worker gives up, so that a supervisor starts it afresh.
-MOST_ERRORS = 10
 OK, GAVE_UP = 0, 70
 # Seconds that killed child processes may take to be gone before their jobs are given back.
 DEATH = 0.3
-# A job that may have killed its worker is run alone for so many seconds.
-SUSPICION = 5.0
 
 
 def quieting(quiet: Callable[[], None], resume: Callable[[], None]) -> dict[signal.Signals, Callable[..., None]]:
@@ -54,13 +55,6 @@ def quieting(quiet: Callable[[], None], resume: Callable[[], None]) -> dict[sign
     if not hasattr(signal, "SIGUSR1"):
         return {}
     return {signal.SIGUSR1: lambda *_: quiet(), signal.SIGUSR2: lambda *_: resume()}
-
-
-class Ended(NamedTuple):
-    """A job whose run is over."""
-
-    lease: Lease
-    verdict: Verdict
 
 
 class Worker:
@@ -109,26 +103,32 @@ class Worker:
             if name not in names:
                 raise ConfigError("weights", name, f"no queue of this name here; there are {', '.join(names)}")
             seconds(weight, f"weight of {name}", least=0.001)
-        self._lease = seconds(lease, "lease", least=0.1)
+        self.lease = seconds(lease, "lease", least=0.1)
         self._grace = seconds(grace, "grace")
-        self._burst = burst
+        self.burst = burst
         self._most = positive_int(max_jobs, "max_jobs") if max_jobs is not None else None
         self._threads = positive_int(threads, "threads")
         sizes = {THREAD: self._threads, LOOP: positive_int(concurrency, "concurrency")}
         self._slots = Slots(sizes, {queue.name: _kinds(queue) for queue in self._queues}, weights or {})
-        self._keeper: Keeper = ThreadKeeper(self._lease)
+        self._keeper: Keeper = ThreadKeeper(self.lease)
         self._health = HealthFile(health_file) if health_file is not None else None
         self._tell_health: Callable[[Report], None] | None = self._write_health if self._health else None
         self._stopping = threading.Event()
         self._children = Children(isolate, self._stopping, self.give_up) if isolate else None
         self._quiet = threading.Event()
         self._lock = threading.Lock()
-        self._running: dict[tuple[str, str], tuple[Claimer, Lease, CurrentJob]] = {}
+        self._running: dict[Key, Started] = {}
         self._idle = threading.Condition(self._lock)
+        self._closed = False  # the grace is over: nothing more is begun
         self._gave_up = False
-        self._pool = ThreadPoolExecutor(self._threads, "boundq-job")
+        tasks = [task for queue in self._queues for task in queue.tasks.values()]
+        can_wait = all(task.retries > 0 for task in tasks) and not isolate and max_jobs is None
+        self.pace = Pace(allowed=can_wait)
+        # Plain jobs that no thread has begun yet. For each there is a call of `_run_next` in the crew's queue.
+        self._unbegun: deque[Started] = deque()
+        self.crew = Crew(self._threads + len(self._queues), "boundq-job")  # one for each claimer's rounds
+        self._settlers = Crew(2, "boundq-settle")  # the others may all be taken by handlers
         self._tasks: set[asyncio.Task[None]] = set()
-        self._settlers = ThreadPoolExecutor(2, "boundq-settle")  # for the loop: the others may all be taken by handlers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped_at = 0.0
         self.claimed = 0
@@ -145,28 +145,30 @@ class Worker:
             The exit code: 0 stopped, 70 given up after ten unexpected errors in a row, or without child processes.
         """
         with self._signals(), self._event_loop(), self._children or contextlib.nullcontext():
+            self.crew.start()
+            self._settlers.start()
             self._keeper.start(self._lost)
             Ticker(self._queues, self._stopping).start()
             claimers = [Claimer(self, queue) for queue in self._queues]
-            threads = [
-                threading.Thread(target=one.run, name=f"boundq-{one.queue.name}", daemon=True) for one in claimers
-            ]
-            for thread in threads:
-                thread.start()
+            for claimer in claimers:
+                claimer.start()
             pulse = self._pulse(claimers)
-            for claimer, thread in zip(claimers, threads, strict=True):
-                # A join without end would keep signals waiting. One that waits on the server claims no more.
-                while thread.is_alive() and not (self._stopping.is_set() and (claimer.waits or self._grace_is_over())):
-                    thread.join(0.05)
+            for claimer in claimers:
+                # A wait without end would keep signals waiting. One that waits on the server claims no more.
+                while not claimer.over.wait(0.05) and not (
+                    self._stopping.is_set() and (claimer.waits or self._grace_is_over())
+                ):
+                    self._give_back_stale()
             self._wait_for_running()
             self._give_back()
             for claimer in claimers:
-                claimer.settle_rest()
+                claimer.settle_ended()
             if pulse:
                 pulse.stop()
             self._keeper.stop()
-            self._pool.shutdown(wait=not self.running, cancel_futures=True)
-            self._settlers.shutdown(wait=not self.running)
+            wait = not self.running and all(claimer.over.is_set() for claimer in claimers)
+            self.crew.stop(wait=wait)
+            self._settlers.stop(wait=wait)
         if self._health:
             self._health.remove()
         return GAVE_UP if self._gave_up else OK
@@ -224,33 +226,71 @@ class Worker:
         self._gave_up = True
         self.stop()
 
-    def start(self, claimer: Claimer, leases: Sequence[Lease]) -> None:
-        """Run what was claimed. Its slots are reserved; they are given back as the jobs end."""
+    def take_slots(self, queue: str) -> int:
+        """Slots for a claim, of each kind that the queue needs; 0 when there is none yet. See `Slots.take`."""
+        self._slots.resize(THREAD, self._threads + self.pace.ahead)
+        left = MOST_JOBS if self._most is None else min(MOST_JOBS, max(self._most - self.claimed, 1))
+        return self._slots.take(queue, left, 0.2)
+
+    def give_slots(self, queue: str, count: int) -> None:
+        """Those that the claim did not need."""
+        self._slots.give(self._slots.kinds(queue), count)
+
+    def runs(self, queue: Queue, lease: Lease) -> bool:
+        """Whether this delivery runs now."""
+        return (queue.name, lease.id, lease.delivery.fence) in self._running
+
+    def wait_for_an_end(self) -> None:
+        """Until a job ends, or for a moment."""
+        with self._idle:
+            self._idle.wait(0.1)
+
+    def wait_for_stop(self, seconds: float) -> None:
+        """So long, unless the worker is told to stop."""
+        self._stopping.wait(seconds)
+
+    def let_go(self, queue: Queue, leases: Sequence[BaseLease]) -> None:
+        """Keep these leases no longer."""
+        self._keeper.drop(queue.name, leases)
+
+    def start(self, claimer: Claimer, leases: Sequence[Lease], *, keep_one: bool) -> Started | None:
+        """
+        Run what was claimed. Its slots are reserved; they are given back as the jobs end.
+
+        Returns:
+            With ``keep_one``: a job that the caller is to run by `run_here`, where there is one and threads are free.
+        """
         queue, kinds = claimer.queue, self._slots.kinds(claimer.queue.name)
-        held: list[tuple[BaseLease, float | None]] = []
-        begun = []
+        now = time.monotonic()
+        started = []
         for lease in leases:
             run = prepare_run(queue.tasks, lease)
             kind = _kind(run.task.function) if isinstance(run, Run) else THREAD if THREAD in kinds else LOOP
             job = CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends))
-            held.append((lease, self._patience(run, kind)))
-            begun.append((lease, job, run, kind))
-        for _, _, _, kind in begun:
-            self._slots.give(kinds - {kind})
+            started.append(Started(claimer, lease, job, run, kind, now))
+        on_loop = [one for one in started if one.kind == LOOP and isinstance(one.run, Run)]
+        in_threads = [one for one in started if one.kind == THREAD or not isinstance(one.run, Run)]
         with self._lock:
-            self.claimed += len(begun)
-            for lease, job, _, _ in begun:
-                self._running[queue.name, lease.id] = (claimer, lease, job)
-        self._keeper.hold(queue, held)
-        coroutines = []
-        for lease, job, run, kind in begun:
-            if kind == LOOP and self._loop is not None and isinstance(run, Run):
-                coroutines.append(self._run_async(claimer, lease, job, run))
-            else:
-                # In a context of its own: what a handler sets in context variables is not there for the next one.
-                self._pool.submit(contextvars.copy_context().run, self._run_sync, claimer, lease, job, run, kind)
-        if coroutines and self._loop is not None:
+            if not self._closed:
+                self.claimed += len(started)
+                self._running.update((one.key, one) for one in started)
+            threads_are_free = len(self._running) <= self._threads
+        if self._closed:
+            self.release(queue, leases)
+            for one in started:
+                self._slots.give({one.kind})
+            return None
+        for kind in kinds:
+            self._slots.give({kind}, sum(one.kind != kind for one in started))
+        self._keeper.hold(queue, [(one.lease, self._patience(one)) for one in started])
+        mine = in_threads.pop() if keep_one and in_threads and threads_are_free else None
+        self._unbegun.extend(in_threads)
+        for _ in in_threads:
+            self.crew.submit(self._run_next)
+        if on_loop and self._loop is not None:
+            coroutines = [self._run_async(one) for one in on_loop]
             self._loop.call_soon_threadsafe(self._start_tasks, self._loop, coroutines)  # one wake-up for all of them
+        return mine
 
     def _start_tasks(self, loop: asyncio.AbstractEventLoop, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
         for coroutine in coroutines:
@@ -258,31 +298,46 @@ class Worker:
             self._tasks.add(task)  # the loop itself holds them weakly
             task.add_done_callback(self._tasks.discard)
 
-    def _patience(self, run: Run | Verdict, kind: str) -> float | None:
+    def _patience(self, one: Started) -> float | None:
         """Seconds for which the lease is extended: the timeout. The event loop keeps its own, so that goes first."""
-        if isinstance(run, Verdict) or run.task.timeout is None:
+        if isinstance(one.run, Verdict) or one.run.task.timeout is None:
             return None
-        if kind == THREAD and self._children is not None:
+        if one.kind == THREAD and self._children is not None:
             return None  # it begins when a child has the job (`_perform`)
-        return run.task.timeout + (self._lease if kind == LOOP else 0)
+        return one.run.task.timeout + (self.lease if one.kind == LOOP else 0)
 
-    def _run_sync(self, claimer: Claimer, lease: Lease, job: CurrentJob, run: Run | Verdict, kind: str) -> None:
-        verdict = run if isinstance(run, Verdict) else DONE
+    def _run_next(self) -> None:
+        """The next plain job, if it has not been given back meanwhile."""
         try:
-            if isinstance(run, Run):
-                verdict = self._perform(claimer.queue, lease, job, run)
-        except BaseException as error:  # ours, not the handler's: the job is not done
-            log.exception(
-                *("queue %s: unexpected error in the run of job %s", claimer.queue.name, lease.id),
-                extra=_ids(claimer.queue.name, lease),
-            )
-            assert isinstance(run, Run)
-            verdict = judge(run.task, lease.attempt, error)
-        finally:
-            self._end(claimer, lease, job, verdict, kind)
+            one = self._unbegun.popleft()
+        except IndexError:
+            return
+        self.run_here(one)
 
-    def _perform(self, queue: Queue, lease: Lease, job: CurrentJob, run: Run) -> Verdict:
+    def run_here(self, one: Started) -> None:
+        """Run a plain function in this thread."""
+        # In a context of its own: what a handler sets in context variables is not there for the next one.
+        contextvars.copy_context().run(self._run_sync, one)
+
+    def _run_sync(self, one: Started) -> None:
+        verdict = DONE
+        try:
+            if isinstance(one.run, Verdict):
+                verdict = one.run
+            elif not one.job.cancelled:
+                began = time.monotonic()
+                verdict = self._perform(one, one.run)
+                self.pace.ran(time.monotonic() - began)
+        except BaseException as error:  # ours, not the handler's: the job is not done
+            log.exception("queue %s: unexpected error in the run of job %s", one.queue, one.lease.id, extra=one.about)
+            assert isinstance(one.run, Run)
+            verdict = judge(one.run.task, one.lease.attempt, error)
+        finally:
+            self._end(one, verdict)
+
+    def _perform(self, one: Started, run: Run) -> Verdict:
         """Run a plain function: in this thread, or in a child process while this thread waits."""
+        queue, lease, job = one.claimer.queue, one.lease, one.job
         if self._children is None:
             token = CURRENT.set(job)
             try:
@@ -301,18 +356,22 @@ class Worker:
         except NoChildren as error:
             log.error("queue %s: job %s is given back: %s", queue.name, lease.id, error)
             job.cancel()
-            self._release(queue, [lease])
+            self.release(queue, [lease])
             self.give_up()
             return DONE  # which does not count: the job is not ours any more
 
-    async def _run_async(self, claimer: Claimer, lease: Lease, job: CurrentJob, run: Run) -> None:
-        verdict = DONE
+    async def _run_async(self, one: Started) -> None:
+        run, job, lease = one.run, one.job, one.lease
+        assert isinstance(run, Run)
         CURRENT.set(job)
         loop, handle = asyncio.get_running_loop(), asyncio.current_task()
         assert handle is not None
         job.ender = lambda: loop.call_soon_threadsafe(handle.cancel)
+        verdict = DONE
         try:
-            with claimer.queue._around_run(job):
+            if job.cancelled:
+                return
+            with one.claimer.queue._around_run(job):
                 if run.task.timeout is None:
                     await run.task.function(*run.args, **run.kwargs)
                 else:
@@ -323,68 +382,100 @@ class Worker:
             verdict = judge(run.task, lease.attempt, error)
         finally:
             self._keep_until_settled(lease)
-            if verdict is DONE and not job.cancelled and claimer.note(Ended(lease, verdict)):
-                self._count(claimer, lease, job, verdict, LOOP)
+            if verdict is DONE and not job.cancelled and one.claimer.note(Ended(lease, verdict)):
+                self._count(one, verdict)
             else:  # settling talks to the server: not on the loop
-                self._settlers.submit(self._end, claimer, lease, job, verdict, LOOP)
+                self._settlers.submit(functools.partial(self._end, one, verdict))
 
-    def _end(self, claimer: Claimer, lease: Lease, job: CurrentJob, verdict: Verdict, kind: str) -> None:
+    def _end(self, one: Started, verdict: Verdict) -> None:
         """A run is over: settle it, now or with the next claim, and give its slot back."""
         try:
-            self._keep_until_settled(lease)
-            if not job.cancelled:
+            self._keep_until_settled(one.lease)
+            if not one.job.cancelled:
                 if verdict.kind != "ack":
-                    _tell(claimer.queue.name, lease, verdict)
-                claimer.ended(Ended(lease, verdict))
+                    _tell(one, verdict)
+                one.claimer.ended(Ended(one.lease, verdict))
         except Exception:
             log.exception(
-                *("queue %s: job %s could not be settled; it may run again", claimer.queue.name, lease.id),
-                extra=_ids(claimer.queue.name, lease),
+                *("queue %s: job %s could not be settled; it may run again", one.queue, one.lease.id), extra=one.about
             )
         finally:
-            self._count(claimer, lease, job, verdict, kind)
+            self._count(one, verdict)
 
     def _keep_until_settled(self, lease: Lease) -> None:
         """It was extended a third of its length ago at most; settling is tried until it ends."""
-        lease.ends = max(lease.ends, time.monotonic() + self._lease * 2 / 3)
+        lease.ends = max(lease.ends, time.monotonic() + self.lease * 2 / 3)
 
-    def _count(self, claimer: Claimer, lease: Lease, job: CurrentJob, verdict: Verdict, kind: str) -> None:
+    def _count(self, one: Started, verdict: Verdict) -> None:
         """A run is over, and somebody settles it: its slot is free."""
         with self._lock:
-            self._running.pop((claimer.queue.name, lease.id), None)
-            if verdict.kind == "ack" and not job.cancelled:
+            self._running.pop(one.key, None)
+            if verdict.kind == "ack" and not one.job.cancelled:
                 self.done += 1
             else:
                 self.failed += 1
             self._idle.notify_all()
-        self._slots.give({kind})
+        self._slots.give({one.kind})
 
-    def _lost(self, queue: str, job_id: str, timed_out: bool) -> None:
+    def _lost(self, queue: str, job_id: str, fence: int, timed_out: bool) -> None:
         """A lease is gone, or its job's time is over: the handler learns it, the log says it once."""
         with self._lock:
-            found = self._running.get((queue, job_id))
-        if not found or found[2].cancelled:
+            one = self._running.get((queue, job_id, fence))
+        if one is None or one.job.cancelled:
             return
-        claimer, lease, job = found
-        job.cancel()
+        one.job.cancel()
         if timed_out:
             # A thread cannot be ended: what it still does will not count. A child process has just been killed.
-            task = claimer.queue.tasks[lease.task]
-            killed = self._children is not None and _kind(task.function) == THREAD
-            said = "killed: ran longer than its timeout of" if killed else "the handler took longer than"
-            verdict = judge(task, lease.attempt, TimeoutError(f"{said} {task.timeout:g} s"))
-            _tell(queue, lease, verdict)
-            claimer.ended(Ended(lease, verdict))
+            task = one.claimer.queue.tasks[one.lease.task]
+            said = "killed: ran longer than its timeout of" if self._dies(one) else "the handler took longer than"
+            verdict = judge(task, one.lease.attempt, TimeoutError(f"{said} {task.timeout:g} s"))
+            _tell(one, verdict)
+            # Whoever keeps the leases must not wait for the server here.
+            self._settlers.submit(functools.partial(one.claimer.ended, Ended(one.lease, verdict)))
         else:
             log.warning(
                 *("queue %s: the lease of job %s is lost (LeaseLost); its result will not count", queue, job_id),
-                extra=_ids(queue, lease),
+                extra=one.about,
             )
+
+    def _dies(self, one: Started) -> bool:
+        """Whether its handler is killed when it is cancelled."""
+        return self._children is not None and one.kind == THREAD
 
     def _wait_for_running(self) -> None:
         while self.running and not self._grace_is_over():
-            with self._idle:
-                self._idle.wait(0.1)
+            if self._stopping.is_set():
+                self._give_back_unbegun()
+            else:
+                self._give_back_stale()
+            self.wait_for_an_end()
+
+    def _give_back_stale(self) -> None:
+        """What was claimed ahead, and has waited too long for a thread."""
+        with contextlib.suppress(IndexError):
+            if time.monotonic() - self._unbegun[0].at > STALE_SECONDS:
+                self.pace.slow()
+                self._give_back_unbegun()
+
+    def _give_back_unbegun(self) -> None:
+        """What no thread has begun goes back to the head of its priority, for whoever has a thread."""
+        left = []
+        with contextlib.suppress(IndexError):
+            while True:
+                left.append(self._unbegun.popleft())
+        by_claimer: dict[Claimer, list[Started]] = {}
+        for one in left:
+            if not one.job.cancelled:
+                by_claimer.setdefault(one.claimer, []).append(one)
+        for claimer, some in by_claimer.items():
+            leases = [one.lease for one in some]
+            self.let_go(claimer.queue, leases)
+            self.release(claimer.queue, leases)
+        with self._lock:
+            for one in left:
+                self._running.pop(one.key, None)
+            self._idle.notify_all()
+        self._slots.give({THREAD}, len(left))
 
     def _grace_is_over(self) -> bool:
         return self._stopping.is_set() and time.monotonic() - self._stopped_at >= self._grace
@@ -392,22 +483,24 @@ class Worker:
     def _give_back(self) -> None:
         """What the grace did not suffice for goes back to the head of its priority, its delivery not spent."""
         with self._lock:
+            self._closed = True
             left = list(self._running.values())
         by_queue: dict[Queue, list[BaseLease]] = {}
-        for claimer, lease, job in left:
-            if not job.cancelled:
-                job.cancel()
-                self._keeper.drop(claimer.queue.name, [lease.id])
-                by_queue.setdefault(claimer.queue, []).append(lease)
+        for one in left:
+            if not one.job.cancelled:
+                one.job.cancel()
+                self.let_go(one.claimer.queue, [one.lease])
+                by_queue.setdefault(one.claimer.queue, []).append(one.lease)
         if self._children is not None:
             # Another worker may have them at once: not while our children, which were killed just now, still run them.
             with self._idle:
-                self._idle.wait_for(lambda: not any(one in left for one in self._running.values()), DEATH)
+                self._idle.wait_for(lambda: not any(one.key in self._running for one in left), DEATH)
         for queue, leases in by_queue.items():
             log.warning("queue %s: %d jobs not done within the grace are given back", queue.name, len(leases))
-            self._release(queue, leases)
+            self.release(queue, leases)
 
-    def _release(self, queue: Queue, leases: Sequence[BaseLease]) -> None:
+    def release(self, queue: Queue, leases: Sequence[BaseLease]) -> None:
+        """Give deliveries back; where the server is away, it does so itself when the leases end."""
         try:
             queue.settle(releases=leases)
         except BoundqError as error:
@@ -438,15 +531,32 @@ class Worker:
             yield
             return
         loop = self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="boundq-loop", daemon=True)
+        ending = threading.Event()
+        thread = threading.Thread(target=self._run_loop, args=(loop, ending), name="boundq-loop", daemon=True)
         thread.start()
         try:
             yield
         finally:
+            ending.set()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
             self._loop = None
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop, ending: threading.Event) -> None:
+        """Run the event loop until we end it ourselves: handlers that stop it stop the jobs of all."""
+        errors = 0
+        while not ending.is_set():
+            try:
+                loop.run_forever()
+            except BaseException:  # SystemExit of a task that a handler has started
+                log.exception("unexpected error on the event loop")
+            if not ending.is_set():
+                errors += 1
+                log.error("a handler has stopped the worker's event loop, %d of %d; it runs on", errors, MOST_ERRORS)
+                if errors >= MOST_ERRORS:
+                    self.give_up()
+                    return
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -469,296 +579,15 @@ class Worker:
         self.stop()
 
 
-class Claimer:
-    """
-    One queue's rounds: settle what is done, claim the next, start it.
-
-    Args:
-        worker: Whose.
-        queue: Which.
-    """
-
-    def __init__(self, worker: Worker, queue: Queue) -> None:
-        self.queue = queue
-        self._worker = worker
-        self._lock = threading.Lock()
-        self._ended: list[Ended] = []
-        self._waiting = False  # on the server: what is done meanwhile is settled by who did it
-        self._pause = 0.0  # for how long to wait on the server, when there was nothing
-        self._woken = False
-        self._errors = 0
-        self._down = False
-        self._round_at = time.monotonic()
-        self._asked = False
-        self._over = False
-
-    def run(self) -> None:
-        """Rounds until the worker stops; in a thread of its own."""
-        gate = self.queue._hub.gate
-        gate.on_shut.append(self._shut)
-        try:
-            self._rounds()
-        finally:
-            gate.on_shut.remove(self._shut)
-            self._over = True
-            with self._lock:
-                self._waiting = True  # from now on who is done settles by himself
-            self._settle_ended()
-
-    @property
-    def waits(self) -> bool:
-        """Whether it is waiting on the server, or has ended: it will not claim once the worker is stopping."""
-        return self._waiting
-
-    def _rounds(self) -> None:
-        worker = self._worker
-        while not worker.stopping:
-            self._round_at = time.monotonic()
-            if worker.is_quiet:
-                self._rest()
-                continue
-            slots = worker._slots.take(self.queue.name, MOST_JOBS, 0.2)
-            if not slots:
-                self._settle_ended()  # all slots are busy: what is done need not wait for a free one
-                continue
-            if worker.stopping or worker.is_quiet:
-                worker._slots.give(worker._slots.kinds(self.queue.name), slots)
-                continue
-            leases: list[Lease] = []
-            try:
-                leases, suspect = self._set_apart(self._round(slots))
-                if leases:
-                    worker.start(self, leases)
-                self._up()
-                if suspect:
-                    self._watch(suspect)
-            except BoundqError as error:
-                self._trouble(error)
-            except Exception:
-                self._unexpected()
-                leases = []
-            finally:
-                worker._slots.give(worker._slots.kinds(self.queue.name), slots - len(leases))
-            if leases:
-                continue
-            if not worker._burst:
-                self._wait_for_work()
-            elif not self._down and not self._ended and not worker.running:
-                return
-            else:
-                with worker._idle:
-                    worker._idle.wait(0.1)
-
-    def _set_apart(self, leases: list[Lease]) -> tuple[list[Lease], Lease | None]:
-        """
-        Among jobs whose worker died with them, one that has no run left after this one: it runs without company.
-
-        Whichever of them it was that took the worker down, the others get their last run without it.
-        """
-        tasks = self.queue.tasks
-        for lease in leases:
-            task = tasks.get(lease.task)
-            if task and lease.expired_leases and 1 < lease.attempt == task.retries + 1:
-                others = [one for one in leases if one is not lease]
-                if others:
-                    self.queue.settle(releases=others)
-                return [lease], lease
-        return leases, None
-
-    def _watch(self, suspect: Lease) -> None:
-        """Claim nothing while it runs, for some seconds: what kills its process does so soon."""
-        worker, key = self._worker, (self.queue.name, suspect.id)
-        with self._lock:
-            self._waiting = True
-        self._settle_ended()
-        ends = time.monotonic() + SUSPICION
-        while not worker.stopping and key in worker._running and time.monotonic() < ends:
-            with worker._idle:
-                worker._idle.wait(0.1)
-        with self._lock:
-            self._waiting = worker.stopping
-
-    def _rest(self) -> None:
-        """Claim nothing while the worker is quiet; who is done settles by himself."""
-        worker = self._worker
-        with self._lock:
-            self._waiting = True
-        self._settle_ended()
-        while worker.is_quiet and not worker.stopping:
-            self._round_at = time.monotonic()
-            worker._stopping.wait(0.1)
-        with self._lock:
-            self._waiting = worker.stopping
-
-    def last_round(self) -> tuple[float, bool | None] | None:
-        """When the loop last ended a round, and whether the server is away, None before the first; None: it is over."""
-        return None if self._over else (self._round_at, self._down if self._asked else None)
-
-    def ended(self, ended: Ended) -> None:
-        """A job's run is over."""
-        if not self.note(ended):
-            self._settle([ended])
-
-    def note(self, ended: Ended) -> bool:
-        """A job's run is over: whether the next round settles it."""
-        with self._lock:
-            if not self._waiting:
-                self._ended.append(ended)
-            return not self._waiting
-
-    def settle_rest(self) -> None:
-        """At the end: what is done and not settled yet."""
-        self._settle_ended()
-
-    def _round(self, slots: int) -> list[Lease]:
-        ended = self._take_ended()
-        if ended:
-            lost, leases = self._settle_and_claim(ended, slots)
-            self._tell_lost(lost)
-            return leases
-        leases, self._pause = self.queue._claim_or_register(slots, self._worker._lease, woken=self._woken)
-        self._woken = False
-        return leases
-
-    def _wait_for_work(self) -> None:
-        """
-        Wait on the server, holding no slot; meanwhile who is done settles by himself.
-
-        The claim is not sent along with the wait, as design.md has it. That saves a round trip, 12 to 20 % of the time
-        from enqueue to handler (measured in turns), but the server would run it when the wait ends, whatever has become
-        of us: a worker that was frozen, is quiet or stops would still be given jobs.
-        """
-        with self._lock:
-            if self._ended or not self._pause or self._worker.stopping:
-                return
-            self._waiting = True
-        try:
-            self.queue._wait(self._pause)
-            self._woken = True
-        except BoundqError as error:
-            self._trouble(error)
-        finally:
-            self._pause = 0.0
-            with self._lock:
-                self._waiting = self._worker.stopping
-
-    def _settle_and_claim(self, ended: list[Ended], slots: int) -> tuple[list[BaseLease], list[Lease]]:
-        self._let_go(ended)
-        try:
-            return self.queue._turn(*_sorted(ended), slots, self._worker._lease)
-        except BoundqError:
-            with self._lock:
-                self._ended = ended + self._ended  # not lost: with the next round
-            raise
-
-    def _settle_ended(self) -> None:
-        if ended := self._take_ended():
-            self._settle(ended)
-
-    def _settle(self, ended: list[Ended]) -> None:
-        """Settle now; while the server is away, until the leases end."""
-        self._let_go(ended)
-        while True:
-            try:
-                acks, retries, buries = _sorted(ended)
-                self._tell_lost(self.queue.settle(acks=acks, retries=retries, buries=buries))
-                return
-            except BoundqError as error:
-                self._trouble(error)
-                alive = [one for one in ended if one.lease.remaining > 0]
-                for one in ended:
-                    if one not in alive:
-                        log.error(
-                            *(
-                                "queue %s: job %s is done but not settled; it may run again",
-                                self.queue.name,
-                                one.lease.id,
-                            ),
-                            extra=_ids(self.queue.name, one.lease),
-                        )
-                ended = alive
-                if not ended:
-                    return
-
-    def _let_go(self, ended: Sequence[Ended]) -> None:
-        """Their leases need not be kept any more. Before they are settled: then the same job may be claimed anew."""
-        self._worker._keeper.drop(self.queue.name, [one.lease.id for one in ended])
-
-    def _take_ended(self) -> list[Ended]:
-        with self._lock:
-            ended, self._ended = self._ended[:MOST_JOBS], self._ended[MOST_JOBS:]
-        return ended
-
-    def _tell_lost(self, lost: Sequence[BaseLease]) -> None:
-        for lease in lost:
-            log.warning(
-                *("queue %s: the lease of job %s was lost while it ran (LeaseLost)", self.queue.name, lease.id),
-                extra=_ids(self.queue.name, lease),
-            )
-
-    def _up(self) -> None:
-        self._errors = 0
-        self._asked = True
-        if self._down:
-            self._down = False
-            log.info("queue %s: the server is back", self.queue.name, extra={"queue": self.queue.name})
-
-    def _shut(self, reason: str) -> None:
-        """The server has failed twice in a row: said now, and not when a call gives up at its deadline."""
-        self._away(f"queue {self.queue.name}: the server is unavailable ({reason})")
-
-    def _trouble(self, error: BoundqError) -> None:
-        """The library's own back-off bounds the commands."""
-        self._away(str(error))
-        self._round_at = time.monotonic()
-        self._worker._stopping.wait(0.2)
-
-    def _away(self, what: str) -> None:
-        """One line when it begins."""
-        with self._lock:
-            known, self._down = self._down, True
-        self._asked = True
-        if not known:
-            log.warning("%s; trying on", what, extra={"queue": self.queue.name})
-
-    def _unexpected(self) -> None:
-        self._errors += 1
-        log.exception("queue %s: unexpected error, %d of %d in a row", self.queue.name, self._errors, MOST_ERRORS)
-        if self._errors >= MOST_ERRORS:
-            self._worker.give_up()
-        self._worker._stopping.wait(0.2)
-
-
-def _sorted(
-    ended: Sequence[Ended],
-) -> tuple[list[BaseLease], list[tuple[BaseLease, float | timedelta]], list[tuple[BaseLease, str, str]]]:
-    """Acks, retries and buries."""
-    acks: list[BaseLease] = []
-    retries: list[tuple[BaseLease, float | timedelta]] = []
-    buries: list[tuple[BaseLease, str, str]] = []
-    for lease, verdict in ended:
-        if verdict.kind == "ack":
-            acks.append(lease)
-        elif verdict.kind == "retry":
-            retries.append((lease, verdict.delay))
-        else:
-            buries.append((lease, verdict.reason, verdict.error))
-    return acks, retries, buries
-
-
-def _tell(queue: str, lease: Lease, verdict: Verdict) -> None:
+def _tell(one: Started, verdict: Verdict) -> None:
     """One bounded line for each failure, with ids and no payload."""
     what = f"retried in {verdict.delay:.1f} s" if verdict.kind == "retry" else f"buried ({verdict.reason})"
     first = verdict.error.strip().splitlines()[-1][:300] if verdict.error.strip() else ""
+    lease = one.lease
     log.warning(
-        *("queue %s: job %s (%s), attempt %d, is %s: %s", queue, lease.id, lease.task, lease.attempt, what, first),
-        extra=_ids(queue, lease),
+        *("queue %s: job %s (%s), attempt %d, is %s: %s", one.queue, lease.id, lease.task, lease.attempt, what, first),
+        extra=one.about,
     )
-
-
-def _ids(queue: str, lease: BaseLease) -> dict[str, object]:
-    """For structured logs: which job a line is about."""
-    return {"queue": queue, "job_id": lease.id, "task": lease.task, "attempt": lease.attempt}
 
 
 def _kind(function: Any) -> str:

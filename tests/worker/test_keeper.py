@@ -17,11 +17,11 @@ from boundq.worker.keeper import ThreadKeeper
 from tests._servers import wait_until
 
 
-class Heard(list[tuple[str, str, bool]]):
+class Heard(list[tuple[str, str, int, bool]]):
     """What the keeper has said."""
 
-    def __call__(self, queue: str, job_id: str, timed_out: bool) -> None:
-        self.append((queue, job_id, timed_out))
+    def __call__(self, queue: str, job_id: str, fence: int, timed_out: bool) -> None:
+        self.append((queue, job_id, fence, timed_out))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_held_lease_outlives_its_length_until_it_is_dropped(queue: Queue, keep
     keeper.hold(queue, [(lease, None)])
     first = _deadline(queue, lease.id)
     wait_until(lambda: _deadline(queue, lease.id) > first + 1.2, "it was extended several times")
-    keeper.drop(queue.name, [lease.id, "nobody"])
+    keeper.drop(queue.name, [lease, lease])
     (again,) = queue.claim(wait=5)
     assert again.id == lease.id
     assert again.expired_leases == 1
@@ -66,7 +66,7 @@ def test_a_lost_lease_is_said_once(queue: Queue, keeper: ThreadKeeper) -> None:
     wait_until(lambda: heard, "it is said")
     first = _deadline(queue, kept.id)
     wait_until(lambda: _deadline(queue, kept.id) > first + 0.4, "two rounds more")
-    assert heard == [(queue.name, gone.id, False)]
+    assert heard == [(queue.name, gone.id, gone.delivery.fence, False)]
 
 
 def test_a_lease_past_its_time_is_let_go(queue: Queue, keeper: ThreadKeeper) -> None:
@@ -79,7 +79,7 @@ def test_a_lease_past_its_time_is_let_go(queue: Queue, keeper: ThreadKeeper) -> 
     keeper.hold(queue, [(lease, 1.0)])
     wait_until(lambda: heard, "its time is over")
     assert 1.0 <= time.monotonic() - began < 1.7
-    assert heard == [(queue.name, lease.id, True)]
+    assert heard == [(queue.name, lease.id, lease.delivery.fence, True)]
     assert queue.claim(wait=5)[0].id == lease.id
 
 
@@ -145,7 +145,7 @@ def test_end_overdue_says_when_the_next_one_is(queue: Queue) -> None:
     first, second = queue.claim(2, lease=5)
     keeper.hold(queue, [(first, 2.0), (second, None)])
     assert 1.5 < keeper.end_overdue() <= 2.0
-    keeper.drop(queue.name, [first.id])
+    keeper.drop(queue.name, [first])
     assert keeper.end_overdue() == 7.0
     keeper.hold(queue, [(second, 0.0)])
     assert keeper.end_overdue() >= 0.01
