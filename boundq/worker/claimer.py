@@ -9,10 +9,11 @@ waits for no other thread to wake up, which takes as long as asking the server d
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from boundq.errors import BoundqError
 from boundq.lease import BaseLease
 from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
+from boundq.worker.slots import LOOP, THREAD
 from boundq.worker.started import Ended, Started, about
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Claimer:
 
     def __init__(self, worker: Worker, queue: Queue) -> None:
         self.queue = queue
+        # Of the slot that a job takes which cannot be run.
+        self.kind = THREAD if THREAD in worker._slots.kinds(queue.name) else LOOP
         self._worker = worker
         self._lock = threading.Lock()
         self._ended: list[Ended] = []
@@ -55,6 +59,7 @@ class Claimer:
         self._down = False
         self._round_at = time.monotonic()
         self._asked = False
+        self._chores: Callable[[], object] = _nothing  # of the round before, for whoever goes on
         self.over = threading.Event()
 
     def start(self) -> None:
@@ -66,6 +71,8 @@ class Claimer:
         """Rounds, in this thread, until they are over or another one goes on with them."""
         mine = None
         try:
+            self._chores()
+            self._chores = _nothing
             mine = self._rounds()
         except BaseException:
             log.exception("queue %s: unexpected error; the worker gives up", self.queue.name)
@@ -108,8 +115,10 @@ class Claimer:
             try:
                 woken = self._woken
                 leases, suspect = self._set_apart(self._round(slots))
-                if leases:
-                    mine = self._start(leases, keep_one=woken and not suspect)
+                if woken and len(leases) == 1 and not suspect:
+                    mine = worker.take_on(self, leases[0])
+                if leases and mine is None:
+                    self._start(leases)
                 self._up()
                 if suspect:
                     self._watch(suspect)
@@ -119,8 +128,10 @@ class Claimer:
                 self._unexpected()
                 leases = []
             finally:
-                worker.give_slots(self.queue.name, slots - len(leases))
+                if mine is None:
+                    worker.give_slots(self.queue.name, slots - len(leases))
             if mine is not None:
+                self._chores = functools.partial(worker.took_on, mine, slots)
                 return mine
             if leases:
                 continue
@@ -132,9 +143,9 @@ class Claimer:
                 worker.wait_for_an_end()
         return None
 
-    def _start(self, leases: list[Lease], *, keep_one: bool) -> Started | None:
+    def _start(self, leases: list[Lease]) -> None:
         try:
-            return self._worker.start(self, leases, keep_one=keep_one)
+            self._worker.start(self, leases)
         except Exception:
             # They are in nobody's hands: somebody else, or we, may have them at once.
             self._worker.release(self.queue, leases)
@@ -311,6 +322,10 @@ class Claimer:
         if self._errors >= MOST_ERRORS:
             self._worker.give_up()
         self._worker.wait_for_stop(0.2)
+
+
+def _nothing() -> None:
+    """No chores."""
 
 
 def _sorted(

@@ -35,21 +35,26 @@ class Slots:
     def take(self, queue: str, most: int, seconds: float) -> int:
         """Up to ``most`` slots of each kind that the queue has; 0 when none came free within ``seconds``."""
         with self._changed:
+            if len(self._kinds) == 1 and (free := self._available(queue)) > 0:  # no rivals: no turns
+                return self._taken(queue, min(most, free))
             # Who comes back after a pause has no claim to what it did not want meanwhile.
             self._passed[queue] = max(self._passed[queue], self._now)
             self._waiting.add(queue)
             try:
                 if not self._changed.wait_for(lambda: self._available(queue) > 0 and self._is_next(queue), seconds):
                     return 0
-                count = min(most, self._share(queue))
-                for kind in self._kinds[queue]:
-                    self._free[kind] -= count
+                count = self._taken(queue, min(most, self._share(queue)))
                 self._now = self._passed[queue]
                 self._passed[queue] += count / self._weights.get(queue, 1.0)
                 return count
             finally:
                 self._waiting.discard(queue)
                 self._changed.notify_all()
+
+    def _taken(self, queue: str, count: int) -> int:
+        for kind in self._kinds[queue]:
+            self._free[kind] -= count
+        return count
 
     def resize(self, kind: str, size: int) -> None:
         """Have so many slots of this kind, now taken ones included."""

@@ -253,44 +253,69 @@ class Worker:
         """Keep these leases no longer."""
         self._keeper.drop(queue.name, leases)
 
-    def start(self, claimer: Claimer, leases: Sequence[Lease], *, keep_one: bool) -> Started | None:
+    def take_on(self, claimer: Claimer, lease: Lease) -> Started | None:
         """
-        Run what was claimed. Its slots are reserved; they are given back as the jobs end.
+        A job for the claimer's own thread to run, by `run_here`; None where it is none for a thread, or none is free.
 
-        Returns:
-            With ``keep_one``: a job that the caller is to run by `run_here`, where there is one and threads are free.
+        The rest, `took_on`, is left to the thread that goes on with the rounds, so that the job begins at once.
         """
-        queue, kinds = claimer.queue, self._slots.kinds(claimer.queue.name)
-        now = time.monotonic()
-        started = []
-        for lease in leases:
-            run = prepare_run(queue.tasks, lease)
-            kind = _kind(run.task.function) if isinstance(run, Run) else THREAD if THREAD in kinds else LOOP
-            job = CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends))
-            started.append(Started(claimer, lease, job, run, kind, now))
+        if THREAD not in self._slots.kinds(claimer.queue.name):
+            return None
+        one = self._prepared(claimer, lease, time.monotonic())
+        if one.kind != THREAD or len(self._running) >= self._threads or not self._register([one]):
+            return None
+        return one
+
+    def took_on(self, one: Started, slots: int) -> None:
+        """What is left to do of `take_on`: keep the lease, give back the slots that the claim did not need."""
+        kinds = self._slots.kinds(one.queue)
+        self._slots.give(kinds, slots - 1)
+        self._slots.give(kinds - {one.kind})
+        self._keep([one])
+
+    def start(self, claimer: Claimer, leases: Sequence[Lease]) -> None:
+        """Run what was claimed. Its slots are reserved; they are given back as the jobs end."""
+        queue, now = claimer.queue, time.monotonic()
+        started = [self._prepared(claimer, lease, now) for lease in leases]
+        if not self._register(started):
+            self.release(queue, leases)
+            self.give_slots(queue.name, len(leases))
+            return
         on_loop = [one for one in started if one.kind == LOOP and isinstance(one.run, Run)]
         in_threads = [one for one in started if one.kind == THREAD or not isinstance(one.run, Run)]
-        with self._lock:
-            if not self._closed:
-                self.claimed += len(started)
-                self._running.update((one.key, one) for one in started)
-            threads_are_free = len(self._running) <= self._threads
-        if self._closed:
-            self.release(queue, leases)
-            for one in started:
-                self._slots.give({one.kind})
-            return None
-        for kind in kinds:
-            self._slots.give({kind}, sum(one.kind != kind for one in started))
-        self._keeper.hold(queue, [(one.lease, self._patience(one)) for one in started])
-        mine = in_threads.pop() if keep_one and in_threads and threads_are_free else None
         self._unbegun.extend(in_threads)
         for _ in in_threads:
             self.crew.submit(self._run_next)
         if on_loop and self._loop is not None:
             coroutines = [self._run_async(one) for one in on_loop]
             self._loop.call_soon_threadsafe(self._start_tasks, self._loop, coroutines)  # one wake-up for all of them
-        return mine
+        kinds = self._slots.kinds(queue.name)
+        for kind in kinds:
+            self._slots.give({kind}, sum(one.kind != kind for one in started))
+        self._keep(started)
+
+    def _prepared(self, claimer: Claimer, lease: Lease, now: float) -> Started:
+        queue = claimer.queue
+        run = prepare_run(queue.tasks, lease)
+        kind = _kind(run.task.function) if isinstance(run, Run) else claimer.kind
+        job = CurrentJob(queue.name, lease, lambda one, ends: queue.extend([one], ends))
+        return Started(claimer, lease, job, run, kind, now)
+
+    def _register(self, started: Sequence[Started]) -> bool:
+        """Whether they may begin: not when the grace is over."""
+        with self._lock:
+            if self._closed:
+                return False
+            self.claimed += len(started)
+            self._running.update((one.key, one) for one in started)
+            return True
+
+    def _keep(self, started: Sequence[Started]) -> None:
+        """
+        Have the leases kept. This comes after the start, which it would hold up. Whoever has settled a job by now has
+        let go of its lease before it is held: the next extension finds nothing to extend, and forgets it.
+        """
+        self._keeper.hold(started[0].claimer.queue, [(one.lease, self._patience(one)) for one in started])
 
     def _start_tasks(self, loop: asyncio.AbstractEventLoop, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
         for coroutine in coroutines:
