@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
+from boundq._sizes import LONGEST
 from boundq.errors import DataError
 from boundq.job_control import Bury, Retry
 from boundq.lease import BaseLease
@@ -87,7 +88,14 @@ def perform(run: Run, attempt: int, around: AbstractContextManager[None]) -> Ver
 
 
 def judge(task: Task[..., Any], attempt: int, error: BaseException) -> Verdict:
-    """How a run that raised ends: retried with back-off, retried as asked, or buried."""
+    """How a run that raised ends: retried with back-off, retried as asked, or buried. Raises nothing itself."""
+    try:
+        return _judge(task, attempt, error)
+    except Exception as failure:  # a class derived from Retry, say, that leaves out what that one promises
+        return _judge(task, attempt, failure)
+
+
+def _judge(task: Task[..., Any], attempt: int, error: BaseException) -> Verdict:
     if isinstance(error, Bury):
         return Verdict("bury", reason=error.reason, error=error.error)
     text = "".join(traceback.format_exception_only(error)).strip()
@@ -97,7 +105,7 @@ def judge(task: Task[..., Any], attempt: int, error: BaseException) -> Verdict:
         where = "".join(traceback.format_exception(error, limit=-3))
         return Verdict("bury", reason="retries", error=where[-1900:])
     if isinstance(error, Retry) and error.after is not None:
-        return Verdict("retry", delay=error.after + jitter(error.after), error=error.error)
+        return Verdict("retry", delay=min(error.after + jitter(error.after), LONGEST), error=error.error)
     return Verdict("retry", delay=backoff(attempt), error=text)
 
 

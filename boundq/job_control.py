@@ -26,7 +26,7 @@ class Retry(Exception):
     def __init__(self, after: float | timedelta | None = None, error: str = "") -> None:
         super().__init__(after, error)
         self.after = seconds(after, "after") if after is not None else None
-        self.error = error
+        self.error = str(error)
 
 
 class Bury(Exception):
@@ -40,8 +40,8 @@ class Bury(Exception):
 
     def __init__(self, reason: str, error: str = "") -> None:
         super().__init__(reason, error)
-        self.reason = reason
-        self.error = error
+        self.reason = str(reason)  # an HTTP status, say, is as good as text
+        self.error = str(error)
 
 
 class CurrentJob:

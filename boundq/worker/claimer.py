@@ -115,10 +115,8 @@ class Claimer:
             try:
                 woken = self._woken
                 leases, suspect = self._set_apart(self._round(slots))
-                if woken and len(leases) == 1 and not suspect:
-                    mine = worker.take_on(self, leases[0])
-                if leases and mine is None:
-                    self._start(leases)
+                if leases:
+                    mine = self._start(leases, take_on=woken and not suspect)
                 self._up()
                 if suspect:
                     self._watch(suspect)
@@ -143,9 +141,12 @@ class Claimer:
                 worker.wait_for_an_end()
         return None
 
-    def _start(self, leases: list[Lease]) -> None:
+    def _start(self, leases: list[Lease], *, take_on: bool) -> Started | None:
         try:
+            if take_on and len(leases) == 1 and (mine := self._worker.take_on(self, leases[0])):
+                return mine
             self._worker.start(self, leases)
+            return None
         except Exception:
             # They are in nobody's hands: somebody else, or we, may have them at once.
             self._worker.release(self.queue, leases)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from boundq.errors import BoundqError
 from boundq.lease import BaseLease
+from boundq.sync._link import Hub
 from boundq.sync.queue import Queue
 from boundq.worker.started import Key, key_of
 
@@ -44,7 +45,57 @@ class Keeper(Protocol):
 
 class ThreadKeeper:
     """
-    Extends leases from a thread, three times in the length of one.
+    Extends leases from threads, one for each server: while one is away, the leases on the others are kept.
+
+    Args:
+        lease: Seconds.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self.lease = lease
+        self._servers: dict[Hub, ServerKeeper] = {}
+        self._of_queue: dict[str, ServerKeeper] = {}
+        self._lock = threading.Lock()
+        self._on_lost: OnLost | None = None
+        self._stopped = False
+
+    def start(self, on_lost: OnLost) -> None:
+        with self._lock:
+            self._on_lost = on_lost
+            for one in self._servers.values():
+                one.start(on_lost)
+
+    def hold(self, queue: Queue, leases: Sequence[tuple[BaseLease, float | None]]) -> None:
+        one = self._of_queue.get(queue.name) or self._keeper_of(queue)
+        one.hold(queue, leases)
+
+    def drop(self, queue: str, leases: Sequence[BaseLease]) -> None:
+        if one := self._of_queue.get(queue):
+            one.drop(queue, leases)
+
+    def stop(self, *, wait: bool = True) -> None:
+        with self._lock:
+            self._stopped = True
+            servers = list(self._servers.values())
+        for one in servers:
+            one.stop(wait=False)
+        for one in servers:
+            one.stop(wait=wait)
+
+    def _keeper_of(self, queue: Queue) -> ServerKeeper:
+        with self._lock:
+            one = self._servers.get(queue._hub)
+            if one is None:
+                one = self._servers[queue._hub] = ServerKeeper(self.lease)
+                if self._on_lost is not None and not self._stopped:
+                    one.start(self._on_lost)
+            self._of_queue[queue.name] = one
+            return one
+
+
+class ServerKeeper:
+    """
+    Extends leases on one server from a thread, three times in the length of one.
 
     Args:
         lease: Seconds.

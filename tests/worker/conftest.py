@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
-from boundq import Queue
+from boundq import Queue, Worker
 from tests._servers import Server
 from tests.worker._tree import Folder, Tree
 
@@ -48,3 +49,42 @@ def tree(any_server: Server, queue_name: str, folder: Folder) -> Iterator[NewTre
     yield start
     for one in trees:
         one.kill()
+
+
+class Running:
+    """A worker in a thread."""
+
+    def __init__(self, *queues: Queue, **options: Any) -> None:
+        self.worker = Worker(list(queues), **{"threads": 4, "lease": 2.0, "grace": 5.0, **options})
+        self.code: int | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        self.code = self.worker.run()
+
+    def stop(self, timeout: float = 10.0) -> int | None:
+        """Tell it to stop; its exit code when it has."""
+        self.worker.stop()
+        self.thread.join(timeout)
+        assert not self.thread.is_alive(), "it does not stop"
+        return self.code
+
+
+Work = Callable[..., Running]
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    """Run a worker on these queues; stopped in the end."""
+    started: list[Running] = []
+
+    def start(*queues: Queue, **options: Any) -> Running:
+        started.append(Running(*queues, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.worker.stop()
+    for one in started:
+        one.thread.join(10)

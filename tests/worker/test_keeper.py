@@ -13,8 +13,9 @@ import pytest
 from boundq import Queue
 from boundq.errors import Unavailable
 from boundq.lease import BaseLease
-from boundq.worker.keeper import ThreadKeeper
+from boundq.worker.keeper import ServerKeeper, ThreadKeeper
 from tests._servers import wait_until
+from tests.conftest import FreshServer
 
 
 class Heard(list[tuple[str, str, int, bool]]):
@@ -137,9 +138,28 @@ def test_an_unforeseen_error_ends_no_keeper(
     wait_until(lambda: _deadline(queue, lease.id) < far, "another round worked", 3)
 
 
+def test_a_server_that_is_away_holds_up_no_others(
+    queue: Queue, keeper: ThreadKeeper, fresh_server: FreshServer
+) -> None:
+    """Of two servers one is frozen, so that each call takes its whole deadline: leases on the other are kept."""
+    frozen = fresh_server()
+    other = Queue("frozen", frozen.url, deadline=3.0)
+    heard = Heard()
+    keeper.start(heard)
+    for one in (other, queue):
+        one.enqueue_bytes(b"x")
+        keeper.hold(one, [(one.claim(lease=0.6)[0], None)])
+    (lease_id,) = [job.id for job in queue.peek("active", 1).jobs]
+    with frozen.paused():
+        first = _deadline(queue, lease_id)
+        wait_until(lambda: _deadline(queue, lease_id) > first + 1.2, "it is extended again and again", 2.5)
+    assert queue.stats().leases_expired == 0
+    other.close()
+
+
 def test_end_overdue_says_when_the_next_one_is(queue: Queue) -> None:
     """Seconds until the next time-out, the length of a lease where there is none, never 0."""
-    keeper = ThreadKeeper(7.0)
+    keeper = ServerKeeper(7.0)
     assert keeper.end_overdue() == 7.0
     queue.enqueue_many([b"x", b"y"])
     first, second = queue.claim(2, lease=5)

@@ -17,45 +17,7 @@ import pytest
 from boundq import Bury, Queue, Retry, Worker, current_job
 from boundq.errors import BoundqError, ConfigError, Unavailable
 from tests._servers import Server, wait_until
-
-
-class Running:
-    """A worker in a thread."""
-
-    def __init__(self, *queues: Queue, **options: Any) -> None:
-        self.worker = Worker(list(queues), **{"threads": 4, "lease": 2.0, "grace": 5.0, **options})
-        self.code: int | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        self.code = self.worker.run()
-
-    def stop(self, timeout: float = 10.0) -> int | None:
-        """Tell it to stop; its exit code when it has."""
-        self.worker.stop()
-        self.thread.join(timeout)
-        assert not self.thread.is_alive(), "it does not stop"
-        return self.code
-
-
-Work = Callable[..., Running]
-
-
-@pytest.fixture
-def work() -> Iterator[Work]:
-    """Run a worker on these queues; stopped in the end."""
-    started: list[Running] = []
-
-    def start(*queues: Queue, **options: Any) -> Running:
-        started.append(Running(*queues, **options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.worker.stop()
-    for one in started:
-        one.thread.join(10)
+from tests.worker.conftest import Work
 
 
 @pytest.fixture
@@ -569,6 +531,95 @@ def test_an_unexpected_error_outside_the_claim_does_not_end_it_in_silence(
     broken = work(queue)
     broken.thread.join(15)
     assert broken.code == 70
+
+
+def test_what_handlers_raise_of_the_wrong_type_settles_the_job(queue: Queue, work: Work) -> None:
+    """Bury(404), the longest of delays, a Retry without its fields: each job is settled, and none else held up."""
+
+    class Forgetful(Retry):
+        def __init__(self) -> None:
+            pass
+
+    @queue.task(retries=0)
+    def numbered() -> None:
+        raise Bury(404)  # type: ignore[arg-type]  # that is the point
+
+    @queue.task
+    def late() -> None:
+        raise Retry(after=60 * 365 * 86400)
+
+    @queue.task(retries=0)
+    async def forgetful() -> None:
+        raise Forgetful
+
+    @queue.task
+    def good() -> None: ...
+
+    queue.enqueue_many([task.call() for _ in range(5) for task in (numbered, late, forgetful, good)])
+    running = work(queue)
+    wait_until(lambda: queue.stats().active == queue.stats().ready == 0, "all are settled")
+    stats = queue.stats()
+    assert (stats.acked, stats.buried, stats.retried, stats.scheduled) == (5, 10, 5, 5)
+    assert {job.reason for job in queue.peek("dead", 20).jobs} == {"404", "retries"}
+    assert running.stop() == 0
+
+
+def test_a_handler_that_stops_the_event_loop_stops_nobody_else(
+    queue: Queue, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop runs on, and says so; one that is stopped again and again has the worker give up."""
+
+    @queue.task(retries=0)
+    async def stops() -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+
+    @queue.task
+    async def good() -> None: ...
+
+    queue.enqueue_many([stops.call(), good.call(), stops.call(), good.call()])
+    running = work(queue)
+    wait_until(lambda: queue.stats().acked == 4, "all are done")
+    assert "a handler has stopped the worker's event loop" in caplog.text
+    assert running.stop() == 0
+    broken = work(queue, concurrency=1)
+    queue.enqueue_many([stops.call() for _ in range(30)])
+    broken.thread.join(20)
+    assert broken.code == 70
+
+
+def test_a_job_that_comes_back_while_it_runs_is_another_delivery(queue: Queue, work: Work) -> None:
+    """
+    Its lease ended while the handler was at it, and this very worker gets it again: the old run's end neither counts
+    nor takes away the new one's lease.
+    """
+    began: list[int] = []
+    gates = [threading.Event(), threading.Event()]
+
+    @queue.task(retries=5)
+    def twice() -> None:
+        job = current_job()
+        began.append(job.attempt)
+        gates[min(job.attempt, 2) - 1].wait(30)
+
+    twice.enqueue()
+    running = work(queue, lease=1.0)
+    wait_until(lambda: began == [1], "it runs")
+    (first,) = running.worker._running.values()
+    running.worker._keeper.drop(queue.name, [first.lease])  # nobody extends it: as after a pause of the keeper
+    wait_until(lambda: began == [1, 2], "it runs again")
+    gates[0].set()
+    wait_until(lambda: queue.stats().leases_lost == 1, "the first run's end is refused")
+    second = queue.get(first.lease.id)
+    assert second is not None
+    assert second.due is not None
+    ends = second.due
+    wait_until(lambda: (queue.get(first.lease.id) or second).due > ends, "the second is still extended")  # type: ignore[operator]  # an active job has one
+    gates[1].set()
+    wait_until(lambda: queue.stats().acked == 1, "it is done")
+    assert running.stop() == 0
+    stats = queue.stats()
+    assert (stats.leases_expired, stats.jobs, began) == (1, 0, [1, 2])
 
 
 def test_settings_that_make_no_sense_are_refused(queue: Queue, other: Queue) -> None:

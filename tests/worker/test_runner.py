@@ -18,6 +18,7 @@ from boundq._core.delivery import Delivery
 from boundq._envelope import Envelope
 from boundq._job import encode_arguments
 from boundq._runner import DONE, LONGEST_RETRY, Run, Verdict, backoff, jitter, judge, judge_crash, prepare_run
+from boundq._sizes import LONGEST
 from boundq.errors import DataError
 from boundq.lease import BaseLease
 from boundq.task import Task
@@ -258,6 +259,29 @@ def test_what_a_handler_asks_for() -> None:
     verdict = judge(task, 1, _raised(Bury("why", "because")))
     assert (verdict.kind, verdict.reason, verdict.error) == ("bury", "why", "because")
     assert judge(task, 1, _raised(DataError("q", "x", "unserialisable"))).kind == "bury"
+
+
+def test_whatever_a_handler_gives_is_judged() -> None:
+    """Reasons that are no text; the longest delay, whose jitter would not fit; classes that lack what they promise."""
+    task = tasks(lambda: None, retries=1)["t"]
+    verdict = judge(task, 1, _raised(Bury(404, KeyError("x"))))  # type: ignore[arg-type]  # that is the point
+    assert (verdict.kind, verdict.reason, verdict.error) == ("bury", "404", "'x'")
+    verdict = judge(task, 1, _raised(Retry(after=LONGEST, error=12)))  # type: ignore[arg-type]  # likewise
+    assert (verdict.delay, verdict.error) == (LONGEST, "12")
+
+    class Forgetful(Retry):
+        def __init__(self) -> None:
+            pass
+
+    class Curt(Bury):
+        def __init__(self) -> None:
+            pass
+
+    for error in (Forgetful(), Curt()):
+        assert judge(task, 1, _raised(error)).kind == "retry"
+        verdict = judge(task, 2, _raised(error))
+        assert (verdict.kind, verdict.reason) == ("bury", "retries")
+        assert verdict.error
 
 
 def test_back_off_doubles_and_is_capped() -> None:
