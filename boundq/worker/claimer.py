@@ -22,6 +22,7 @@ from boundq.errors import BoundqError
 from boundq.lease import BaseLease
 from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
+from boundq.worker.crew import LEAVE
 from boundq.worker.slots import LOOP, THREAD
 from boundq.worker.started import Ended, Started, about
 
@@ -67,8 +68,11 @@ class Claimer:
         self.queue._hub.gate.on_shut.append(self._shut)
         self._worker.crew.submit(self._go_on)
 
-    def _go_on(self) -> None:
-        """Rounds, in this thread, until they are over or another one goes on with them."""
+    def _go_on(self) -> object:
+        """
+        Rounds, in this thread, until they are over or another one goes on with them. When they are over the thread is
+        not needed any more: it would be one handler more than there are threads for.
+        """
         mine = None
         try:
             self._chores()
@@ -80,7 +84,7 @@ class Claimer:
         if mine is not None:
             self._worker.crew.submit(self._go_on)
             self._worker.run_here(mine)
-            return
+            return None
         self.queue._hub.gate.on_shut.remove(self._shut)
         with self._lock:
             self._waiting = True  # from now on who is done settles by himself
@@ -88,7 +92,7 @@ class Claimer:
             self.settle_ended()
         finally:
             self.over.set()
-            self._worker.crew.shrink()  # or a handler more than there are threads could run
+        return LEAVE
 
     @property
     def waits(self) -> bool:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+LEAVE = object()
+
 log = logging.getLogger("boundq.worker")
 
 
@@ -34,17 +36,13 @@ class Crew:
             thread.start()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Have it called by the next free thread; after `stop`, by none."""
+        """Have it called by the next free thread; after `stop`, by none. One that returns `LEAVE` ends its thread."""
         self._calls.put(call)
-
-    def shrink(self) -> None:
-        """One thread fewer, when one is free."""
-        self._calls.put(None)
 
     def stop(self, *, wait: bool) -> None:
         """What has been submitted is done; whether to wait for that."""
         for _ in self._threads:
-            self.shrink()
+            self._calls.put(None)
         if wait:
             for thread in self._threads:
                 thread.join()
@@ -52,7 +50,8 @@ class Crew:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             try:
-                call()
+                if call() is LEAVE:
+                    return
             except BaseException:  # ours: a handler's errors are verdicts. The thread is still needed.
                 log.exception("unexpected error in a thread of the worker")
             del call  # what it holds is not kept until the next one

@@ -564,8 +564,10 @@ class Worker:
         finally:
             ending.set()
             loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            thread.join(DEATH if self.running else None)
+            if not thread.is_alive():  # else a handler holds it up, and the grace is over
+                _end_tasks(loop)
+                loop.close()
             self._loop = None
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop, ending: threading.Event) -> None:
@@ -602,6 +604,18 @@ class Worker:
         if self._stopping.is_set():
             self._grace = 0.0  # a second signal: give back now
         self.stop()
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """What the grace did not suffice for, and what handlers have left behind, is cancelled."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    for _ in range(2):  # a stop that came when the loop had been stopped already is still to be heard
+        with contextlib.suppress(RuntimeError):
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks, timeout=DEATH))
+            return
 
 
 def _tell(one: Started, verdict: Verdict) -> None:

@@ -158,11 +158,12 @@ def test_end_of_grace_kills_and_gives_back(queue: Queue, tree: NewTree, folder: 
 
 
 def test_grace_is_for_finishing(queue: Queue, tree: NewTree, folder: Folder) -> None:
-    """SIGTERM, also one for each of the processes, lets running handlers finish."""
+    """SIGTERM, also one for each of the processes, lets running handlers finish; SIGUSR1 is for the workers."""
     workers = tree("--isolate", "--threads", "3", "--grace", "30")
     queue.enqueue_many([queue.named("gate").call(key) for key in range(3)])
     workers.until(lambda: len(folder.keys("start")) == 3, "three jobs run")
     others = [pid for pid in workers.pids if pid not in (workers.process.pid, _worker(workers))]
+    workers.signal(signal.SIGUSR1, *others)
     workers.process.send_signal(signal.SIGTERM)
     workers.signal(signal.SIGTERM, *others)
     workers.until(lambda: workers.said("stopping"), "it knows")

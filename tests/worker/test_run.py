@@ -606,6 +606,7 @@ def test_a_job_that_comes_back_while_it_runs_is_another_delivery(queue: Queue, w
     running = work(queue, lease=1.0)
     wait_until(lambda: began == [1], "it runs")
     (first,) = running.worker._running.values()
+    wait_until(lambda: first.key in running.worker._keeper._keeper_of(queue)._held, "its lease is kept")  # type: ignore[attr-defined]  # of a ThreadKeeper
     running.worker._keeper.drop(queue.name, [first.lease])  # nobody extends it: as after a pause of the keeper
     wait_until(lambda: began == [1, 2], "it runs again")
     gates[0].set()
