@@ -70,7 +70,8 @@ class Slots:
             with self._changed:
                 for kind in kinds:
                     self._free[kind] += count
-                self._changed.notify_all()
+                if self._waiting:
+                    self._changed.notify_all()
 
     def kinds(self, queue: str) -> Set[str]:
         """The kinds that the queue's tasks need."""
