@@ -106,6 +106,8 @@ class Journal:
         """What it says; where it ends, after a crash has perhaps left half a line."""
         lines = Lines(self._file)
         for place, line in enumerate(lines):
+            if lines.torn_at is not None:
+                break  # not written to its end, newline included: it is cut off, so it must not count either
             try:
                 if not place:
                     self._check(msgspec.json.decode(line, type=_Head), uid, queue)

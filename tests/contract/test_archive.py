@@ -689,6 +689,24 @@ def test_journal_that_is_damaged_or_of_another_file(env: Env, tmp_path: Path) ->
     assert set(payloads(queue)) <= set(numbered(3))
 
 
+def test_journal_line_without_its_newline_does_not_count(tmp_path: Path) -> None:
+    """A crash may leave all of a line but its newline: what was cut off is read by nobody, now or later."""
+    file = tmp_path / "jobs"
+    journal = journals.Journal(file, "uid", "emails")
+    journal.plan(["8"], 1, b"n1")
+    journal.back(1)
+    journal.close()
+    noted = tmp_path / "jobs.restored"
+    noted.write_bytes(noted.read_bytes()[:-1])
+    again = journals.Journal(file, "uid", "emails")
+    assert (again.done, again.open) == (set(), journals.Plan(["8"], 1, "n1"))
+    again.close()
+    noted.write_bytes(noted.read_bytes()[:-1])
+    last = journals.Journal(file, "uid", "emails")
+    assert (last.done, last.open) == (set(), None)
+    last.close()
+
+
 def test_garbage_envelopes(env: Env, tmp_path: Path) -> None:
     """Bytes that somebody else put there come back as they were; those that can be no job are named."""
     queue, file = env.queue(), tmp_path / "jobs"
