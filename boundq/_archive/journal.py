@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from boundq._archive.lines import Lines, locked, seal, sync_folder, write
+from boundq._archive.lines import Lines, append, locked, seal, sync_folder, write
 from boundq.errors import ConfigError, DataError
 
 FORMAT = 1
@@ -90,7 +90,7 @@ class Journal:
     def back(self, count: int) -> None:
         """So many jobs of the open plan, from its first on, were admitted."""
         assert self.open is not None
-        self._file.write(seal(_Back(count)))  # flushed with the next plan; until then the queue knows
+        append(self._file, seal(_Back(count)))  # flushed with the next plan; until then the queue knows
         self._settle(count)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import sys
 import time
 import zlib
@@ -705,6 +706,25 @@ def test_journal_line_without_its_newline_does_not_count(tmp_path: Path) -> None
     last = journals.Journal(file, "uid", "emails")
     assert (last.done, last.open) == (set(), None)
     last.close()
+
+
+def test_journal_on_a_disk_that_is_full(tmp_path: Path) -> None:
+    """A line of which a part was written is an error at once; nothing is appended to it, and nothing read into it."""
+    file = tmp_path / "jobs"
+    journal = journals.Journal(file, "uid", "emails")
+    journal.plan(["8"], 1, b"n1")
+    size = (tmp_path / "jobs.restored").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.back(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.close()
+    again = journals.Journal(file, "uid", "emails")
+    assert (again.done, again.open) == (set(), journals.Plan(["8"], 1, "n1"))
+    again.close()
 
 
 def test_garbage_envelopes(env: Env, tmp_path: Path) -> None:
