@@ -7,12 +7,12 @@ Each check says something, also when all is well: what was not looked at would b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 
 from boundq._ops.facts import Facts, too_old, version
 from boundq._ops.findings import ORDER, Finding, Severity
 from boundq._ops.plan import SHARE
-from boundq._sizes import format_size
+from boundq._ops.thresholds import silence
+from boundq._sizes import duration, format_size, moment
 from boundq.model import Stats
 
 # Shares of maxclients in use.
@@ -339,21 +339,21 @@ def _broken(facts: Facts) -> Iterator[Finding]:
 
 def _queue(stats: Stats, unattended: float) -> Iterator[Finding]:
     name = stats.name
-    silent = None if stats.claimed_at is None else max(stats.at - stats.claimed_at, 0.0)
-    waiting = stats.oldest_age or 0.0
+    silent, waiting = silence(stats) or 0.0, stats.oldest_age or 0.0
     if stats.paused_since:
         by = f" by {stats.paused_by}" if stats.paused_by else ""
-        what = f"{name} is paused since {_when(stats.paused_since)}{by}, {stats.ready} jobs are ready"
+        what = f"{name} is paused since {moment(stats.paused_since)}{by}, {stats.ready} jobs are ready"
         yield Finding("paused", "warning", what, "nobody is given a job", f"boundq resume {name}", name)
-    elif waiting > unattended and not stats.active and (silent is None or silent > unattended):
-        last = "nobody has ever asked for one" if silent is None else f"nobody has asked for one for {_age(silent)}"
-        what = f"{name}: {stats.ready + stats.scheduled} jobs wait, the oldest for {_age(waiting)}, and {last}"
+    elif waiting > unattended and not stats.active and silent > unattended:
+        ever = stats.claimed_at is not None
+        last = f"nobody has asked for one for {duration(silent)}" if ever else "nobody has ever asked for one"
+        what = f"{name}: {stats.ready + stats.scheduled} jobs wait, the oldest for {duration(waiting)}, and {last}"
         why = "they stay until the queue is full and enqueues are refused; is a worker down, or was the queue renamed?"
         severity: Severity = "critical" if stats.fill >= BUDGET_WARN else "warning"
         yield Finding("consumers", severity, what, why, f"start a worker: boundq worker MODULE:{name}", name)
     if stats.sealed_since:
         by = f" by {stats.sealed_by}" if stats.sealed_by else ""
-        what = f"{name} is sealed since {_when(stats.sealed_since)}{by}"
+        what = f"{name} is sealed since {moment(stats.sealed_since)}{by}"
         yield Finding("sealed", "warning", what, "every enqueue is refused", f"boundq unseal {name}", name)
     if stats.imbalance or stats.ready < 0:
         what = (
@@ -405,14 +405,3 @@ def _setting(facts: Facts, config: str, info: str) -> str | None:
 def _number(facts: Facts, config: str, info: str) -> int | None:
     text = _setting(facts, config, info)
     return int(text) if text is not None and text.isdecimal() else None
-
-
-def _when(since: float) -> str:
-    return datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _age(seconds: float) -> str:
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"

@@ -193,6 +193,16 @@ def test_queues_that_nobody_looks_after(fresh_server: FreshServer) -> None:
     assert "boundq resume halted" in text
 
 
+def test_times_that_no_calendar_has(fresh_server: FreshServer) -> None:
+    """A key that somebody has edited crashes nothing: it is shown as it is."""
+    server = fresh_server(**SOUND)
+    Queue("emails", server.url, limits=SMALL).enqueue_bytes(b"x")
+    server.cli("HSET", "boundq:{emails}:state", "paused_at", 10**20, "sealed_at", 10**20)
+    code, text, _ = run(server.url)
+    assert code == 1, text
+    assert text.count("since 1e+17 (no such time)") == 2
+
+
 def test_accounting(fresh_server: FreshServer) -> None:
     """Lost jobs and wrong bytes are critical, with exit code 2; --repair sets them right."""
     server = fresh_server(**SOUND)
