@@ -494,6 +494,30 @@ def test_lost_answers(env: Env, tmp_path: Path, proxy: Any, small_steps: None) -
     other.close()
 
 
+def test_lost_request_while_a_worker_is_faster(
+    env: Env, tmp_path: Path, proxy: Any, small_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue knows that a first sending was not done: a job that a worker did meanwhile does not come back."""
+    if env.server is None:
+        pytest.skip("a fake server has no connection that could be cut")
+    queue, line, file = env.queue(), proxy(env.server), tmp_path / "jobs"
+    other = Queue(env.name, line.url)
+    queue.enqueue_many(numbered(9))
+    take = archive._take
+
+    def late(source: Any, mark: str, number: int, which: str, ids: Any) -> Any:
+        if number == 1 and ids:
+            queue.settle(acks=queue.claim(2))
+            line.cut(request_of="EVALSHA")
+        return take(source, mark, number, which, ids)
+
+    monkeypatch.setattr(archive, "_take", late)
+    assert other.purge(to=file) == 7
+    assert other.restore(file).restored == 7
+    assert payloads(queue) == numbered(9)[2:]
+    other.close()
+
+
 def test_forgotten_producer_is_said(env: Env, tmp_path: Path, bomb: Bomb) -> None:
     """After a crash, and a queue that has forgotten the restore, a step may be in twice; it is counted."""
     queue, file = env.queue(), tmp_path / "jobs"
