@@ -84,10 +84,13 @@ def _memory(facts: Facts) -> Iterator[Finding]:
     if most is None:
         yield Finding("maxmemory", "unknown", "neither INFO nor CONFIG GET may be used", *_FORBIDDEN)
         return
-    budgets = sum(int(one.limits.max_bytes) + int(one.limits.max_dead_bytes) for one in facts.stats)
+    budgets = sum(int(one.max_bytes) + int(one.max_dead_bytes) for one in facts.limits)
     foreign = (facts.foreign.bytes or 0) if facts.foreign else 0
     total, advice = budgets + foreign, max(round((budgets + foreign) / SHARE), 64 * 2**20)
-    words = f"budgets of {len(facts.stats)} queue(s) {format_size(budgets)}, other data {format_size(foreign)}"
+    which = "" if facts.names is not None else " (only those named: SCAN is forbidden)"
+    unread = f" ({facts.unread} more cannot be read)" if facts.unread else ""
+    queues = f"{len(facts.limits)} queue(s){which}{unread}"
+    words = f"budgets of {queues} {format_size(budgets)}, other data {format_size(foreign)}"
     todo = (
         f"{CONFIG_SET.format(f'maxmemory {-(-advice // 2**20)}mb')}; or lower the limits; `boundq plan` shows the sum"
     )
@@ -274,10 +277,19 @@ def _foreign(facts: Facts) -> Iterator[Finding]:
         yield Finding("foreign", "warning", f"{found.keys}{more} keys of others, {size}: {names}", *_SHARED)
     elif len(other) <= 1:
         yield Finding("foreign", "ok", "no keys but boundq's" + ("" if found.whole else " among those looked at"))
-    for name in found.headless:
-        why = "its state was deleted or evicted: the jobs that are left cannot be claimed, and count nowhere"
-        todo = f"restore the server's backup; or redis-cli --scan --pattern 'boundq:{{{name}}}:*', and UNLINK them"
-        yield Finding("orphans", "critical", f"keys of queue {name} are left without its state", why, todo, name)
+    for name, parts in found.headless:
+        yield _orphans(name, parts)
+
+
+def _orphans(name: str, parts: list[str]) -> Finding:
+    what = f"keys of queue {name} are left without its state: {', '.join(parts)}"
+    keys = " ".join(f"'boundq:{{{name}}}:{part}'" for part in parts)
+    unlink = f"redis-cli UNLINK {keys}"
+    if "jobs" not in parts:
+        why = "its state was deleted or evicted, and no job is left; they only take room"
+        return Finding("orphans", "warning", what, why, unlink, name)
+    why = "its state was deleted or evicted: the jobs that are left cannot be claimed, and count nowhere"
+    return Finding("orphans", "critical", what, why, f"restore the server's backup; or {unlink}", name)
 
 
 def _scripts(facts: Facts) -> Iterator[Finding]:
