@@ -8,7 +8,7 @@
 --   1 mark     ""  or who purges: 12 characters
 --   2 number   of this batch, from 1 up; this and smaller ones of the same mark are not taken any more
 --   3 which    ready | scheduled | active | dead; without ids: begin | ask
---   4.. ids    at most 300; none: take nothing; "begin": a purge begins, or goes on behind a batch that it knows all
+--   4.. ids    at most 200; none: take nothing; "begin": a purge begins, or goes on behind a batch that it knows all
 --              of; "ask": what became of the batch before this number?
 -- RETURNS {OK, removed, last, took, known}
 --   last       the last batch that was taken; 0, or less than was asked for: that batch never was; -1: not known, since
