@@ -71,6 +71,25 @@ def format_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def duration(seconds: float | None) -> str:
+    """``3.2 s``, ``4 min``, ``2.5 h``; a dash when unknown."""
+    if seconds is None:
+        return "-"
+    for limit, size, unit in ((0.9995, 0.001, "ms"), (120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            count = seconds / size
+            return f"{count:.0f} {unit}" if size == 0.001 or count >= 10 else f"{count:.1f} {unit}"
+    return f"{seconds / 86400:.1f} d"
+
+
+def moment(at: float) -> str:
+    """``2026-05-01 10:00:00 UTC``; what no calendar has (somebody has edited the key), as a number."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:g} (no such time)"
+
+
 def seconds(value: object, setting: str, *, least: float = 0.0, most: float = LONGEST) -> float:
     """Seconds of an int, a float or a timedelta; from ``least`` to ``most``."""
     if isinstance(value, timedelta):

@@ -3,8 +3,9 @@
 --
 -- KEYS  1 state  2 jobs  3 dead  4 errors  5 unique  6 windows
 -- ARGV  1 cursor  2 count: envelopes to look at, about
--- RETURNS {OK, cursor, live jobs, live bytes, dead jobs, dead bytes, unique bytes}; cursor "0": done
+-- RETURNS {OK, cursor, live jobs, live bytes, dead jobs, dead bytes, unique bytes, dead letters}; cursor "0": done
 --   unique bytes  charged for unique keys and windows now, in live bytes; the same in every step
+--   dead letters  ids in dead now, with or without a job: what `dead_jobs` should say; the same in every step
 --   UNDECLARED BAD_FORMAT
 -- COST O(count). HSCAN may show a job twice while the hash is being resized: the caller compares counts.
 
@@ -29,4 +30,4 @@ for i = 1, #found[2], 2 do
   end
 end
 local keys = redis.call('HLEN', KEYS[5]) * UNIQUE + redis.call('ZCARD', KEYS[6]) * WINDOW
-return { OK, found[1], jobs, bytes, dead_jobs, dead_bytes, keys }
+return { OK, found[1], jobs, bytes, dead_jobs, dead_bytes, keys, redis.call('ZCARD', KEYS[3]) }

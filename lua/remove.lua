@@ -4,7 +4,7 @@
 -- KEYS
 --   1 state  2 jobs  3 leases  4..7 due0..due3  8 dead  9 errors  10 unique  11 windows  12 room  13 turn
 -- ARGV
---   1 counter  cancelled | purged | dropped: dead letters only   2.. ids, at most 500
+--   1 counter  cancelled | purged | dropped: dead letters only   2.. ids, at most 300
 -- RETURNS {OK, removed, id, ...}: the ids that were here
 --   UNDECLARED BAD_FORMAT
 -- COST O(n log N)

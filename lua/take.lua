@@ -8,12 +8,13 @@
 --   1 mark     ""  or who purges: 12 characters
 --   2 number   of this batch, from 1 up; this and smaller ones of the same mark are not taken any more
 --   3 which    ready | scheduled | active | dead; without ids: begin | ask
---   4.. ids    at most 300; none: take nothing; "begin": a purge begins, or goes on behind a batch that it knows all
+--   4.. ids    at most 200; none: take nothing; "begin": a purge begins, or goes on behind a batch that it knows all
 --              of; "ask": what became of the batch before this number?
--- RETURNS {OK, removed, last, took}
+-- RETURNS {OK, removed, last, took, known}
 --   last       the last batch that was taken; 0, or less than was asked for: that batch never was; -1: not known, since
 --              somebody else has purged meanwhile
 --   took       of the batch `last`, an id's bit is 1 where it was taken: 6 bits a character, lowest first, from "0" on
+--   known      1: the queue's last purge was this one, so an earlier sending of this call was not done; 0: nobody can say
 --   REPEATED   {REPEATED, 0, last, took}: this number was used before; nothing is done
 --   UNDECLARED BAD_FORMAT
 -- COST O(n log N), and steps over 1,000 holes at the head of a ring at most
@@ -44,7 +45,7 @@ if #ARGV < 4 then
     if tonumber(s[3]) < number - 1 then last, took = 0, '' end
   end
   redis.call('HSET', state, 'purge_mark', mark, 'purge_number', number, 'purge_last', last, 'purge_took', took)
-  return { OK, 0, last, took }
+  return { OK, 0, last, took, known and 1 or 0 }
 end
 
 local ids, place_of = {}, {}
@@ -77,4 +78,4 @@ if which == 'ready' then -- what was taken at the head of a ring is not stepped 
     if head > first then redis.call('HSET', state, 'head' .. k, head) end
   end
 end
-return { OK, #removed, number, took }
+return { OK, #removed, number, took, known and 1 or 0 }

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from boundq._archive.lines import Lines, locked, seal, sync_folder, write
+from boundq._archive.lines import Lines, append, locked, seal, sync_folder, write
 from boundq.errors import ConfigError, DataError
 
 FORMAT = 1
@@ -90,7 +90,7 @@ class Journal:
     def back(self, count: int) -> None:
         """So many jobs of the open plan, from its first on, were admitted."""
         assert self.open is not None
-        self._file.write(seal(_Back(count)))  # flushed with the next plan; until then the queue knows
+        append(self._file, seal(_Back(count)))  # flushed with the next plan; until then the queue knows
         self._settle(count)
 
     def close(self) -> None:
@@ -106,6 +106,8 @@ class Journal:
         """What it says; where it ends, after a crash has perhaps left half a line."""
         lines = Lines(self._file)
         for place, line in enumerate(lines):
+            if lines.torn_at is not None:
+                break  # not written to its end, newline included: it is cut off, so it must not count either
             try:
                 if not place:
                     self._check(msgspec.json.decode(line, type=_Head), uid, queue)

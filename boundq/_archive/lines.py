@@ -100,11 +100,16 @@ def locked(path: Path, *, shared: bool = False) -> IO[bytes]:
     return os.fdopen(fd, "rb" if shared else "r+b", buffering=-1 if shared else 0)
 
 
-def write(file: IO[bytes], data: bytes) -> None:
-    """Write all of it and flush it to the disk. `OSError`: some of it may be there."""
+def append(file: IO[bytes], data: bytes) -> None:
+    """Write all of it: one write may take a part, on a full disk, and say nothing. `OSError`: some may be there."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
+
+
+def write(file: IO[bytes], data: bytes) -> None:
+    """The same, and flush it to the disk."""
+    append(file, data)
     os.fsync(file.fileno())
 
 

@@ -2,7 +2,7 @@
 The file of a purge.
 
     {"crc":..,"boundq":1,"queue":"emails","uid":..,"version":"0.1.0","created":..,"before_ms":..,"filters":{..}}
-    {"crc":..,"batch":1,"jobs":300,"kept":[]}
+    {"crc":..,"batch":1,"jobs":200,"kept":[]}
     {"crc":..,"id":"4217","state":"ready","priority":"normal","task":"send","due":null,"note":"","envelope":"AQAB.."}
     ...
     {"crc":..,"batch":2,"jobs":17,"kept":["4225"]}

@@ -10,7 +10,7 @@ import msgspec
 from boundq._call import Flow
 from boundq._core.base import Core
 from boundq._core.control import Control
-from boundq._core.inspection import Inspection, Recount, is_id
+from boundq._core.inspection import Inspection, Recount
 from boundq._keys import PLACES
 from boundq.model import Stats, as_text
 
@@ -34,7 +34,7 @@ class Difference(msgspec.Struct, frozen=True):
     Something that is not as it should be.
 
     Args:
-        kind: ``ledger bytes dead_bytes stranded double no_job no_letter``.
+        kind: ``ledger bytes dead_bytes dead_jobs stranded double no_job no_letter``.
         what: In words.
         found: What the queue says: a number, or for an entry the key's part.
         counted: What is stored: a number, or for an entry the id.
@@ -85,16 +85,22 @@ class Auditing:
         differences: list[Difference] = []
         looked_at = 0
         for part in WALKED:
-            faulty, count = yield from self._walk(part)
+            named, count = yield from self._walk(part, repair=repair)
             looked_at += count
-            differences += yield from self._named(part, faulty, repair)
+            left = named
+            if repair and named and part != "jobs":
+                left, _ = yield from self._walk(part, repair=False)
+            shown = list({**left, **named}.items())[:MOST_NAMED]
+            differences += [Difference(what, _WHAT[what], part, job_id, job_id not in left) for job_id, what in shown]
         recount = yield from self._recount(repair)
-        for kind, found, counted in (
-            ("bytes", recount.bytes, recount.counted_bytes),
-            ("dead_bytes", recount.dead_bytes, recount.counted_dead_bytes),
+        charged = "bytes charged, as the queue says and as its jobs add up"
+        letters = "dead letters, as the queue says and as there are"
+        for kind, what, found, counted in (
+            ("bytes", charged, recount.bytes, recount.counted_bytes),
+            ("dead_bytes", charged, recount.dead_bytes, recount.counted_dead_bytes),
+            ("dead_jobs", letters, recount.dead, recount.counted_dead),
         ):
             if recount.steady and found != counted:
-                what = "bytes charged, as the queue says and as its jobs add up"
                 differences.append(Difference(kind, what, found, counted, recount.repaired))
         stats = yield from self._inspection.stats()
         if stats.imbalance:
@@ -109,25 +115,28 @@ class Auditing:
             differences.append(Difference("ledger", what, stats.admitted, gone + here, amended))
         return Audit(self._core.name, stats, differences, looked_at, recount.steady)
 
-    def _walk(self, part: str) -> Flow[tuple[list[tuple[str, str]], int]]:
-        faulty: dict[str, str] = {}
+    def _walk(self, part: str, *, repair: bool) -> Flow[tuple[dict[str, str], int]]:
+        """What is wrong, up to what is named, and how much was looked at; ``repair``: and remove all that is wrong."""
+        named: dict[str, str] = {}
         cursor, looked_at = "0", 0
         while True:
             reply: list[Any] = yield from self._core.ask("audit", PLACES, (part, cursor, STEP))
             cursor, looked_at = as_text(reply[1]), looked_at + reply[2]
             for job_id, what in zip(reply[3::2], reply[4::2], strict=True):
-                faulty[as_text(job_id)] = as_text(what)
-            if cursor == "0" or len(faulty) >= MOST_NAMED:
-                return list(faulty.items()), looked_at
+                if len(named) < MOST_NAMED:
+                    named[as_text(job_id)] = as_text(what)
+            if repair:
+                yield from self._remove(part, reply[3::2])
+            if cursor == "0":
+                return named, looked_at
 
-    def _named(self, part: str, faulty: Sequence[tuple[str, str]], repair: bool) -> Flow[list[Difference]]:
-        repaired: set[str] = set()
-        if repair and part not in ("jobs", "errors"):
-            ids = [job_id for job_id, _ in faulty if is_id(job_id)]
-            yield from self._control.cancel(ids, "purged")  # counts them as missing
-            left, _ = yield from self._walk(part)
-            repaired = set(ids) - {job_id for job_id, _ in left}
-        return [Difference(what, _WHAT[what], part, job_id, job_id in repaired) for job_id, what in faulty]
+    def _remove(self, part: str, job_ids: Sequence[bytes | str | int]) -> Flow[None]:
+        if part == "errors":
+            for start in range(0, len(job_ids), STEP):
+                step = job_ids[start : start + STEP]
+                yield from self._core.ask("drop_texts", ("state", "dead", "errors"), step)
+        elif part != "jobs":
+            yield from self._control.cancel([as_text(job_id) for job_id in job_ids], "purged")  # counts them as missing
 
     def _recount(self, repair: bool) -> Flow[Recount]:
         for _ in range(TRIES):

@@ -99,7 +99,7 @@ class Control:
         args: list[bytes | str | int] = [mark, number, which, *job_ids]
         answer = yield Call(load("take"), self._core.keys.of(*_REMOVE), args)
         reply = self._core.check(answer)
-        sure = not answer.resent or reply[0] == status.REPEATED
+        sure = not answer.resent or reply[0] == status.REPEATED or bool(reply[4])
         return Took(reply[1], reply[2], as_text(reply[3]), sure)
 
     def retry_dead(self, job_ids: Sequence[str]) -> Flow[Retried]:

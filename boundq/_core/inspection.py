@@ -40,23 +40,27 @@ class Recount(msgspec.Struct, frozen=True):
     What a recount found.
 
     Args:
-        bytes, dead_bytes: The counters as they stood.
+        bytes, dead_bytes, dead: The counters as they stood.
         counted_bytes, counted_dead_bytes: What the stored jobs add up to.
+        counted_dead: Dead letters that there are.
         steady: Nothing moved meanwhile, so the two can be compared.
         repaired: The counters were set to what was counted.
     """
 
     bytes: int
     dead_bytes: int
+    dead: int
     counted_bytes: int
     counted_dead_bytes: int
+    counted_dead: int
     steady: bool
     repaired: bool
 
     @property
     def ok(self) -> bool:
         """Whether the counters are right, as far as could be seen."""
-        return (self.bytes, self.dead_bytes) == (self.counted_bytes, self.counted_dead_bytes)
+        counted = (self.counted_bytes, self.counted_dead_bytes, self.counted_dead)
+        return (self.bytes, self.dead_bytes, self.dead) == counted
 
 
 class Inspection:
@@ -163,13 +167,23 @@ class Inspection:
                 dead + reply[4],
                 dead_size + reply[5],
             )
-            keys = reply[6]
+            keys, letters = reply[6:8]
             if cursor == "0":
                 break
         after = yield from self.stats()
-        # The scan may show a job twice while the hash is being resized; the counts tell.
-        steady = _moves(before) == _moves(after) and (jobs, dead) == (after.jobs, after.dead)
-        found = Recount(after.bytes, after.dead_bytes, size + keys, dead_size, steady, repaired=False)
+        # The scan may show a job twice while the hash is being resized; the counts tell. Only their sum is what is
+        # stored: how it divides into live and dead is what the counter says, which may be wrong.
+        steady = _moves(before) == _moves(after) and jobs + dead == after.jobs + after.dead
+        found = Recount(
+            bytes=after.bytes,
+            dead_bytes=after.dead_bytes,
+            dead=after.dead,
+            counted_bytes=size + keys,
+            counted_dead_bytes=dead_size,
+            counted_dead=letters,
+            steady=steady,
+            repaired=False,
+        )
         if not repair or not steady or found.ok:
             return found
         counters: list[bytes | str | int] = [found.counted_bytes, found.counted_dead_bytes]
@@ -185,7 +199,8 @@ class Inspection:
             "dead_bytes",
         ):
             counters += (name, getattr(after, name))
-        reply = yield from self._core.ask("repair", ("state",), counters)
+        counters += ("dead_jobs", after.dead)
+        reply = yield from self._core.ask("repair", ("state", "dead"), counters)
         return msgspec.structs.replace(found, repaired=reply[0] == status.OK)
 
     def _stats(self, reply: list[Any]) -> Stats:
@@ -293,5 +308,5 @@ def _moves(stats: Stats) -> tuple[int, ...]:
             stats.dropped,
             stats.purged,
         ),
-        *(stats.bytes, stats.dead_bytes),
+        *(stats.bytes, stats.dead_bytes, stats.dead),
     )

@@ -27,7 +27,7 @@ _WORKER = ("attach", "enqueue", "enqueue_general", "claim", "settle", "extend", 
 # What an inspector's scripts include and never call: pieces are included whole.
 _WRITES = ("hdel", "hincrby", "hset", "zadd", "zrem")
 # Of the whole server: they name keys and settings of others, so they are given with all queues only, and to an admin.
-_SERVER_WIDE = ("info", "scan", "config|get", "memory|usage", "dbsize")
+_SERVER_WIDE = ("info", "scan", "config|get", "memory|usage", "dbsize", "exists")
 
 # What a producer's scripts do, by keys. It reads no envelope (no %R on jobs) and takes no job out.
 _PRODUCER: tuple[tuple[str, str], ...] = (

@@ -8,15 +8,14 @@ of what moves without us is reported beside it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
 import msgspec
 
 from boundq import Lease, Limits, Queue, Server
-from boundq._keys import PARTS
 from boundq._ops.facts import too_old, version
+from boundq._ops.scratch import scratch
 from boundq.errors import ConfigError
 
 # A measurement takes so much memory at most, as charged, and so many jobs; no less than it takes to drown the noise.
@@ -107,10 +106,8 @@ def calibrate(where: str | None, sizes: Sequence[int], spare: int) -> Calibratio
     number = info.get("valkey_version", info.get("redis_version", "?"))
     noise = 0
     samples: list[Sample] = []
-    name = f"boundq-calibrate-{os.urandom(6).hex()}"
     limits = Limits(max_jobs=MOST_JOBS, max_bytes=4 * MOST_BYTES, max_job_bytes=max(sizes) + 1024)
-    queue = Queue(name, where, limits=limits)
-    try:
+    with scratch(where, "calibrate", limits) as queue:
         # Scripts, buffers and the queue itself cost something when they are first used.
         _through(queue, b"x" * 100, 50, server, [])
         for size in sizes:
@@ -118,9 +115,6 @@ def calibrate(where: str | None, sizes: Sequence[int], spare: int) -> Calibratio
             noise = max(noise, abs(_used(server) - before))
             jobs = max(min(MOST_JOBS, spare // (size + 1024)), LEAST_JOBS)
             _through(queue, b"x" * size, jobs, server, samples)
-    finally:
-        queue.purge()
-        server.command("UNLINK", *queue._core.keys.of(*PARTS))
     return Calibration(f"{kind} {number}, {info.get('mem_allocator', 'unknown allocator')}", noise, samples)
 
 

@@ -7,12 +7,12 @@ Each check says something, also when all is well: what was not looked at would b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 
 from boundq._ops.facts import Facts, too_old, version
 from boundq._ops.findings import ORDER, Finding, Severity
 from boundq._ops.plan import SHARE
-from boundq._sizes import format_size
+from boundq._ops.thresholds import silence
+from boundq._sizes import duration, format_size, moment
 from boundq.model import Stats
 
 # Shares of maxclients in use.
@@ -84,10 +84,13 @@ def _memory(facts: Facts) -> Iterator[Finding]:
     if most is None:
         yield Finding("maxmemory", "unknown", "neither INFO nor CONFIG GET may be used", *_FORBIDDEN)
         return
-    budgets = sum(int(one.limits.max_bytes) + int(one.limits.max_dead_bytes) for one in facts.stats)
+    budgets = sum(int(one.max_bytes) + int(one.max_dead_bytes) for one in facts.limits)
     foreign = (facts.foreign.bytes or 0) if facts.foreign else 0
     total, advice = budgets + foreign, max(round((budgets + foreign) / SHARE), 64 * 2**20)
-    words = f"budgets of {len(facts.stats)} queue(s) {format_size(budgets)}, other data {format_size(foreign)}"
+    which = "" if facts.names is not None else " (only those named: SCAN is forbidden)"
+    unread = f" ({facts.unread} more cannot be read)" if facts.unread else ""
+    queues = f"{len(facts.limits)} queue(s){which}{unread}"
+    words = f"budgets of {queues} {format_size(budgets)}, other data {format_size(foreign)}"
     todo = (
         f"{CONFIG_SET.format(f'maxmemory {-(-advice // 2**20)}mb')}; or lower the limits; `boundq plan` shows the sum"
     )
@@ -274,10 +277,19 @@ def _foreign(facts: Facts) -> Iterator[Finding]:
         yield Finding("foreign", "warning", f"{found.keys}{more} keys of others, {size}: {names}", *_SHARED)
     elif len(other) <= 1:
         yield Finding("foreign", "ok", "no keys but boundq's" + ("" if found.whole else " among those looked at"))
-    for name in found.headless:
-        why = "its state was deleted or evicted: the jobs that are left cannot be claimed, and count nowhere"
-        todo = f"restore the server's backup; or redis-cli --scan --pattern 'boundq:{{{name}}}:*', and UNLINK them"
-        yield Finding("orphans", "critical", f"keys of queue {name} are left without its state", why, todo, name)
+    for name, parts in found.headless:
+        yield _orphans(name, parts)
+
+
+def _orphans(name: str, parts: list[str]) -> Finding:
+    what = f"keys of queue {name} are left without its state: {', '.join(parts)}"
+    keys = " ".join(f"'boundq:{{{name}}}:{part}'" for part in parts)
+    unlink = f"redis-cli UNLINK {keys}"
+    if "jobs" not in parts:
+        why = "its state was deleted or evicted, and no job is left; they only take room"
+        return Finding("orphans", "warning", what, why, unlink, name)
+    why = "its state was deleted or evicted: the jobs that are left cannot be claimed, and count nowhere"
+    return Finding("orphans", "critical", what, why, f"restore the server's backup; or {unlink}", name)
 
 
 def _scripts(facts: Facts) -> Iterator[Finding]:
@@ -339,21 +351,21 @@ def _broken(facts: Facts) -> Iterator[Finding]:
 
 def _queue(stats: Stats, unattended: float) -> Iterator[Finding]:
     name = stats.name
-    silent = None if stats.claimed_at is None else max(stats.at - stats.claimed_at, 0.0)
-    waiting = stats.oldest_age or 0.0
+    silent, waiting = silence(stats) or 0.0, stats.oldest_age or 0.0
     if stats.paused_since:
         by = f" by {stats.paused_by}" if stats.paused_by else ""
-        what = f"{name} is paused since {_when(stats.paused_since)}{by}, {stats.ready} jobs are ready"
+        what = f"{name} is paused since {moment(stats.paused_since)}{by}, {stats.ready} jobs are ready"
         yield Finding("paused", "warning", what, "nobody is given a job", f"boundq resume {name}", name)
-    elif waiting > unattended and not stats.active and (silent is None or silent > unattended):
-        last = "nobody has ever asked for one" if silent is None else f"nobody has asked for one for {_age(silent)}"
-        what = f"{name}: {stats.ready + stats.scheduled} jobs wait, the oldest for {_age(waiting)}, and {last}"
+    elif waiting > unattended and not stats.active and silent > unattended:
+        ever = stats.claimed_at is not None
+        last = f"nobody has asked for one for {duration(silent)}" if ever else "nobody has ever asked for one"
+        what = f"{name}: {stats.ready + stats.scheduled} jobs wait, the oldest for {duration(waiting)}, and {last}"
         why = "they stay until the queue is full and enqueues are refused; is a worker down, or was the queue renamed?"
         severity: Severity = "critical" if stats.fill >= BUDGET_WARN else "warning"
         yield Finding("consumers", severity, what, why, f"start a worker: boundq worker MODULE:{name}", name)
     if stats.sealed_since:
         by = f" by {stats.sealed_by}" if stats.sealed_by else ""
-        what = f"{name} is sealed since {_when(stats.sealed_since)}{by}"
+        what = f"{name} is sealed since {moment(stats.sealed_since)}{by}"
         yield Finding("sealed", "warning", what, "every enqueue is refused", f"boundq unseal {name}", name)
     if stats.imbalance or stats.ready < 0:
         what = (
@@ -405,14 +417,3 @@ def _setting(facts: Facts, config: str, info: str) -> str | None:
 def _number(facts: Facts, config: str, info: str) -> int | None:
     text = _setting(facts, config, info)
     return int(text) if text is not None and text.isdecimal() else None
-
-
-def _when(since: float) -> str:
-    return datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _age(seconds: float) -> str:
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from boundq import Server, Stats
-from boundq._keys import PARTS
+from boundq import Limits, Server, Stats
+from boundq._keys import PARTS, Keys
 from boundq._ops.acl import ROLES, trials
 from boundq._scripts import every
-from boundq.errors import BoundqError, Unavailable
+from boundq.errors import Unavailable
 from boundq.model import as_text
 
 # The walk over foreign keys ends after so many keys; so many of them are measured.
@@ -36,14 +36,14 @@ class Foreign(msgspec.Struct, frozen=True):
         bytes: About so many bytes for them, from a sample; None: they could not be measured.
         whole: All keys of the database were looked at.
         prefixes: The commonest beginnings, and how many keys have them.
-        headless: Queues without a state, to which keys are left.
+        headless: Queues without a state, and which of their keys are left.
     """
 
     keys: int
     bytes: int | None
     whole: bool
     prefixes: list[tuple[str, int]]
-    headless: list[str]
+    headless: list[tuple[str, list[str]]]
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -53,8 +53,10 @@ class Facts(msgspec.Struct, kw_only=True):
     config: dict[str, str] | None = None
     cluster: dict[str, str] | None = None
     skew: tuple[float, float] | None = None  # server's clock minus ours, and how far off that may be; seconds
-    names: list[str] | None = None
-    stats: list[Stats] = []
+    names: list[str] | None = None  # of all queues
+    stats: list[Stats] = []  # of those that are looked at
+    limits: list[Limits] = []  # of all queues that can be read
+    unread: int = 0  # so many of all cannot
     broken: list[tuple[str, str]] = []  # a queue, and why it cannot be read
     foreign: Foreign | None = None
     scripts: str | None = None  # "" loaded; else why not
@@ -72,17 +74,15 @@ def read(server: Server, queues: Sequence[str] = (), *, user: str = "", roles: S
     if facts.info is not None and too_old(facts.info):
         return facts
     facts.scripts = _scripts(server)
-    try:
-        facts.names = server.queues()
-    except Unavailable as error:
-        if error.reason not in ("no_permission", "protocol"):
-            raise
-    for name in queues or facts.names or ():
-        try:
-            facts.stats.append(server.queue(name).stats())
-        except BoundqError as error:
-            facts.broken.append((name, str(error)))
-    facts.foreign = _foreign(server)
+    facts.foreign, facts.names = _keys(server)
+    looked_at = queues or facts.names or ()
+    for name, found in server.stats(list(dict.fromkeys([*looked_at, *(facts.names or ())]))).items():
+        if isinstance(found, Stats):
+            facts.limits.append(found.limits)
+            facts.stats += [found] if name in looked_at else []
+        else:
+            facts.unread += 1
+            facts.broken += [(name, str(found))] if name in looked_at else []
     facts.user, facts.roles = _roles(server, user, roles, list(queues) or [one.name for one in facts.stats][:1])
     return facts
 
@@ -152,21 +152,26 @@ def _scripts(server: Server) -> str | None:
     return ""
 
 
-def _foreign(server: Server) -> Foreign | None:
+def _keys(server: Server) -> tuple[Foreign | None, list[str] | None]:
+    """One walk over the server's keys: those of others, and the names of all queues."""
     cursor, looked, count = "0", 0, 0
     sample: list[bytes] = []
     prefixes: Counter[str] = Counter()
     parts: dict[str, set[str]] = {}
     while True:
-        reply = _try(server, "SCAN", cursor, "COUNT", 1000)
+        # Beyond so many keys only the names of queues are of interest, and the server picks them out.
+        cut = looked >= MOST_KEYS
+        reply = _try(server, "SCAN", cursor, *(("MATCH", "boundq:{*}:state") if cut else ()), "COUNT", 1000)
         if reply is None:
-            return None
+            return None, None
         cursor = as_text(reply[0])
         for key in reply[1]:
             looked += 1
             match = _OURS.match(as_text(key))
             if match and match[2] in PARTS:
                 parts.setdefault(match[1], set()).add(match[2])
+                continue
+            if cut:
                 continue
             count += 1
             prefixes[re.split(r"[:./|{-]", as_text(key), maxsplit=1)[0][:30]] += 1
@@ -177,7 +182,7 @@ def _foreign(server: Server) -> Foreign | None:
                 sample[place] = key
         if len(prefixes) > 1000:
             prefixes = Counter(dict(prefixes.most_common(100)))
-        if cursor == "0" or looked >= MOST_KEYS:
+        if cursor == "0":
             break
     sizes = []
     for key in sample:
@@ -185,8 +190,20 @@ def _foreign(server: Server) -> Foreign | None:
         if size is not None:
             sizes.append(int(size))
     size = round(sum(sizes) / len(sizes) * count) if sizes else None
-    headless = sorted(name for name, found in parts.items() if "state" not in found) if cursor == "0" else []
-    return Foreign(count, 0 if count == 0 else size, cursor == "0", prefixes.most_common(3), headless)
+    headless = []
+    for name in sorted(name for name, found in parts.items() if "state" not in found and not cut):
+        # The walk sees no single moment: the queue may have been created, or deleted, since it passed.
+        left = [part for part in sorted(parts[name]) if _exists(server, name, part)]
+        if left and not _exists(server, name, "state", unknown=False):
+            headless.append((name, left))
+    foreign = Foreign(count, 0 if count == 0 else size, not cut, prefixes.most_common(3), headless)
+    return foreign, sorted(name for name, found in parts.items() if "state" in found)
+
+
+def _exists(server: Server, queue: str, part: str, *, unknown: bool = True) -> bool:
+    """``unknown``: what to take for the answer where EXISTS is forbidden."""
+    reply = _try(server, "EXISTS", *Keys(queue).of(part))
+    return unknown if reply is None else bool(reply)
 
 
 def _roles(

@@ -18,8 +18,11 @@ from boundq.limits import Limits
 
 # An empty server, with boundq's scripts: 1.4 to 1.5 MB on Redis 7.0 and 8.2, Valkey 8.1 and 9.1.
 SERVER = 2 * 2**20
-# A queue's state and events, and its producers: 4,096 at about 100 bytes (lua/README.md).
-QUEUE = 256 * 2**10 + 4096 * 100
+# A queue's state and events (lua/README.md).
+QUEUE = 256 * 2**10
+# Producers that a queue remembers, at most; and the bytes of one whose last call was a batch of 100 jobs with options:
+# 1.7 KB on Valkey 8.1 and 9.1, 1.84 KB on Redis 7.0 and 8.2, with ids of 15 digits. Others take about 100.
+PRODUCERS, PRODUCER = 4096, 1840
 # A drained queue keeps so many bytes of tables for each of the most jobs that it ever held.
 TABLES = 13
 # An idle connection: 17 KB on Redis 8.2 and Valkey, 38 KB on Redis 7.0.
@@ -138,7 +141,12 @@ def plan(
     tables = sum(queue.limits.max_jobs * TABLES for queue in queues)
     parts = [
         Part("budgets", budgets, f"max_bytes + max_dead_bytes of {len(queues)} queue(s)"),
-        Part("queues", len(queues) * QUEUE, f"state, events and producers, {QUEUE} B each"),
+        Part("queues", len(queues) * QUEUE, f"state and events, {QUEUE} B each"),
+        Part(
+            "producers",
+            len(queues) * PRODUCERS * PRODUCER,
+            f"at worst: {PRODUCERS} a queue, {PRODUCER} B each after a batch with options; else about 100 B",
+        ),
         Part("tables", tables, f"{TABLES} B for each of max_jobs: what a drained queue may keep"),
         Part(
             "clients",

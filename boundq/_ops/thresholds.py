@@ -31,7 +31,8 @@ class Metric(msgspec.Struct, frozen=True):
     read: Callable[[Stats], float | None]
 
 
-def _silence(stats: Stats) -> float | None:
+def silence(stats: Stats) -> float | None:
+    """Seconds since a worker last asked for jobs; None where nobody has to."""
     if stats.paused_since:
         return None
     if stats.claimed_at is None:  # nobody ever did: for as long as there is something to ask for
@@ -49,7 +50,7 @@ METRICS = {
     "age": Metric("s", "age of the oldest job that could run now", lambda stats: stats.oldest_age),
     "jobs": Metric("", "jobs held", lambda stats: stats.jobs),
     "dead": Metric("", "dead letters", lambda stats: stats.dead),
-    "silence": Metric("s", "since a worker last asked for jobs", _silence),
+    "silence": Metric("s", "since a worker last asked for jobs", silence),
     "paused": Metric("s", "since claims were stopped", lambda stats: _since(stats, stats.paused_since)),
     "sealed": Metric("s", "since admission was closed", lambda stats: _since(stats, stats.sealed_since)),
     "ledger": Metric("", "jobs unaccounted for", lambda stats: abs(stats.imbalance)),

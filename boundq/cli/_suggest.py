@@ -123,11 +123,9 @@ def _departed(stats: Stats) -> int:
 def _budgets(server: Server, name: str) -> int:
     """What the other queues of the server may take."""
     total = 0
-    for other in server.queues():
-        if other != name:
-            try:
-                limits = server.queue(other).stats().limits
-            except DataError:  # it went away, or is none of ours
-                continue
-            total += int(limits.max_bytes) + int(limits.max_dead_bytes)
+    for stats in server.stats([other for other in server.queues() if other != name]).values():
+        if isinstance(stats, Stats):
+            total += int(stats.limits.max_bytes) + int(stats.limits.max_dead_bytes)
+        elif not isinstance(stats, DataError):  # it went away, or is none of ours
+            raise stats
     return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from statistics import quantiles
@@ -11,8 +10,8 @@ from typing import Any
 import click
 
 from boundq import Limits, Queue, Server
-from boundq._keys import PARTS
 from boundq._ops.calibrate import headroom
+from boundq._ops.scratch import scratch
 from boundq._sizes import parse_size
 from boundq.cli._shared import a_duration, console, json_option, print_json, server_options
 from boundq.errors import ConfigError
@@ -48,19 +47,15 @@ def command(seconds: float, payload: str, url: str | None, as_json: bool) -> Non
         raise ConfigError("--seconds", seconds, "it must be more than 0")
     spare = headroom(Server(url), [size])
     limits = Limits(max_bytes=spare, max_job_bytes=size + 1024)
-    queue = Queue(f"boundq-bench-{os.urandom(6).hex()}", url, limits=limits)
     body = b"x" * size
     most = max(spare // (2 * size + 1024) // BATCH, 1)  # batches that there is room for
-    try:
+    with scratch(url, "bench", limits) as queue:
         queue.enqueue_bytes(body)  # connects, and creates the queue
         found = [
             _measured("enqueue", 1, seconds, lambda: queue.enqueue_bytes(body), queue.purge, most * BATCH),
             _measured("enqueue_many", BATCH, seconds, lambda: _enqueue_many(queue, body), queue.purge, most),
             _claims(queue, body, seconds, most),
         ]
-    finally:
-        queue.purge("ready", "scheduled", "active", "dead")
-        Server(url).command("UNLINK", *queue._core.keys.of(*PARTS))
     if as_json:
         print_json({"payload": size, "measurements": found})
         return

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from boundq import Server
+from boundq import Server, Stats
 from boundq._ops.findings import EXIT, Severity
 from boundq._ops.thresholds import (
     DEFAULT_CRITICAL,
@@ -25,7 +25,7 @@ from boundq._ops.thresholds import (
 )
 from boundq.cli._shared import json_option, print_json, server_options
 from boundq.cli._text import printable
-from boundq.errors import BoundqError, Unavailable
+from boundq.errors import BoundqError
 
 # With what the interpreter takes, an answer comes within 2 s, whatever the server does.
 SECONDS = 1.4
@@ -109,13 +109,11 @@ def _look(
 ) -> None:
     try:
         server = Server(url, deadline=timeout * 0.8)
-        for name in queues or server.queues():
-            try:
-                checked.append(check(server.queue(name).stats(), warn, critical))
-            except BoundqError as error:
-                if isinstance(error, Unavailable) and error.reason != "no_permission":
-                    raise
-                checked.append(Checked(printable(name, 64), [], printable(str(error), 300)))
+        for name, found in server.stats(queues or server.queues()).items():
+            if isinstance(found, Stats):
+                checked.append(check(found, warn, critical))
+            else:
+                checked.append(Checked(printable(name, 64), [], printable(str(found), 300)))
     except BoundqError as error:
         trouble.append(str(error))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from boundq import Limits, Server
+from boundq import Limits, Server, Stats
 from boundq._charge import COSTS
 from boundq._ops.plan import Fit, Plan, QueuePlan, fit, plan, to_json
 from boundq._sizes import format_size, parse_size
@@ -93,8 +93,7 @@ def command(
     sizes = [parse_size(size, "--payload") for size in payloads or _DEFAULT_SIZES]
     beside = 0 if around == "0" else parse_size(around, "--around")
     if existing:
-        server = Server(url)
-        every = [_of_server(server, name) for name in server.queues()]
+        every = _of_server(Server(url))
         if not every:
             raise ConfigError("--existing", "a server", "there are no queues on it")
     else:
@@ -120,9 +119,13 @@ def command(
         out.print(line)
 
 
-def _of_server(server: Server, name: str) -> QueuePlan:
-    stats = server.queue(name).stats()
-    return QueuePlan(name, stats.limits, held=stats.jobs, held_bytes=stats.bytes)
+def _of_server(server: Server) -> list[QueuePlan]:
+    every = []
+    for name, stats in server.stats(server.queues()).items():
+        if not isinstance(stats, Stats):
+            raise stats  # a sum without it would promise too much
+        every.append(QueuePlan(name, stats.limits, held=stats.jobs, held_bytes=stats.bytes))
+    return every
 
 
 def _average(queues: list[QueuePlan]) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from boundq import Limits, Queue, Stats
 from boundq import Server as Client
+from boundq._ops import facts as facts_module
 from boundq._ops.acl import _TRIED, ROLES, rules, trials
 from boundq._ops.diagnose import diagnose
 from boundq._ops.facts import Facts, Foreign, read
@@ -158,10 +160,100 @@ def test_keys_of_others(fresh_server: FreshServer) -> None:
     assert 3_000_000 < (facts.foreign.bytes or 0) < 4_000_000
     found = diagnose(facts)
     assert severities(found, "foreign") == {"warning"}
-    assert of(found, "orphans") == [("critical", "keys of queue gone are left without its state")]
+    assert of(found, "orphans") == [("critical", "keys of queue gone are left without its state: jobs")]
+    assert "redis-cli UNLINK 'boundq:{gone}:jobs'" in next(one.todo for one in found if one.check == "orphans")
     _, text, _ = run(server.url)
     assert "\x1b" not in text
     assert "session" in text
+
+
+def test_keys_without_a_state_and_without_jobs(fresh_server: FreshServer) -> None:
+    """Nothing is said of jobs where none is left; what is to be typed removes them."""
+    server = fresh_server(**SOUND)
+    server.cli("RPUSH", "boundq:{gone}:wake", "1")
+    server.cli("XADD", "boundq:{gone}:events", "*", "a", "b")
+    (orphans,) = (one for one in findings(server) if one.check == "orphans")
+    assert orphans.severity == "warning"
+    assert "no job is left" in orphans.why
+    assert shlex.split(orphans.todo)[:2] == ["redis-cli", "UNLINK"]
+    server.cli(*shlex.split(orphans.todo)[1:])
+    assert server.cli("DBSIZE") == 0
+
+
+class Passing(Client):
+    """A server on which something happens once the walk over its keys is over."""
+
+    def __init__(self, url: str, happens: Callable[[], object]) -> None:
+        super().__init__(url)
+        self._happens = happens
+
+    def command(self, *words: bytes | str | int) -> Any:
+        """As it is."""
+        reply = super().command(*words)
+        if words[0] == "SCAN":
+            self._happens()
+        return reply
+
+
+@pytest.mark.parametrize("part", ["state", "jobs"])
+def test_queues_that_come_or_go_during_the_walk(fresh_server: FreshServer, part: str) -> None:
+    """A queue whose state came behind the walk's back, or whose keys are gone by now, has no orphans."""
+    server = fresh_server(**SOUND)
+    server.cli("HSET", "boundq:{q}:jobs", "8", "x")
+
+    def happens() -> None:
+        if part == "state":
+            Queue("q", server.url, limits=SMALL).stats()
+        else:
+            server.cli("UNLINK", "boundq:{q}:jobs")
+
+    found = diagnose(read(Passing(server.url, happens)))
+    assert not [one for one in found if one.check == "orphans"]
+
+
+def test_budgets_are_those_of_all_queues(fresh_server: FreshServer) -> None:
+    """Also where one is named; where SCAN is forbidden it is said that only those named were added up."""
+    server = fresh_server(**SOUND)
+    for name in ("emails", "large"):
+        Queue(name, server.url, limits=Limits(max_bytes="30 MiB", max_dead_bytes="1 MiB")).enqueue_bytes(b"x")
+    found = findings(server, "emails")
+    assert {one.queue for one in found if one.check == "accounting"} == {"emails"}
+    ((severity, what),) = of(found, "maxmemory")
+    assert severity == "warning"
+    assert "2 queue(s) 62.0 MiB" in what
+    server.cli("ACL", "SETUSER", "u", "on", ">p", "~*", "+@all", "-scan")
+    ((severity, what),) = of(findings(server, "emails", url=f"unix://u:p@{server.socket_path}"), "maxmemory")
+    assert severity == "ok"
+    assert "1 queue(s) (only those named: SCAN is forbidden) 31.0 MiB" in what
+
+
+def test_one_walk(fresh_server: FreshServer) -> None:
+    """The names of the queues, and the keys of others, come out of one walk, also beyond the keys that are counted."""
+    server = fresh_server(**SOUND)
+    for number in range(30):
+        Queue(f"q{number}", server.url, limits=SMALL).stats()
+    server.cli("MSET", *(word for number in range(5000) for word in (f"other:{number}", "x")))
+    server.cli("CONFIG", "RESETSTAT")
+    facts = read(Client(server.url))
+    assert facts.names == sorted(f"q{number}" for number in range(30))
+    assert facts.foreign is not None
+    assert facts.foreign.keys == 5000
+    calls = int(server.info("commandstats")["cmdstat_scan"].split(",")[0].removeprefix("calls="))
+    assert calls < 2 * 5000 / 1000
+
+
+def test_names_beyond_the_keys_that_are_counted(fresh_server: FreshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walk over others' keys ends after so many, that for queues does not."""
+    monkeypatch.setattr(facts_module, "MOST_KEYS", 1000)
+    server = fresh_server(**SOUND)
+    for number in range(30):
+        Queue(f"q{number}", server.url, limits=SMALL).stats()
+    server.cli("MSET", *(word for number in range(5000) for word in (f"other:{number}", "x")))
+    facts = read(Client(server.url))
+    assert facts.names == sorted(f"q{number}" for number in range(30))
+    assert facts.foreign is not None
+    assert not facts.foreign.whole
+    assert 900 <= facts.foreign.keys < 2500
 
 
 def test_queues_that_nobody_looks_after(fresh_server: FreshServer) -> None:
@@ -191,6 +283,16 @@ def test_queues_that_nobody_looks_after(fresh_server: FreshServer) -> None:
     assert code == 1
     assert "\x1b" not in text
     assert "boundq resume halted" in text
+
+
+def test_times_that_no_calendar_has(fresh_server: FreshServer) -> None:
+    """A key that somebody has edited crashes nothing: it is shown as it is."""
+    server = fresh_server(**SOUND)
+    Queue("emails", server.url, limits=SMALL).enqueue_bytes(b"x")
+    server.cli("HSET", "boundq:{emails}:state", "paused_at", 10**20, "sealed_at", 10**20)
+    code, text, _ = run(server.url)
+    assert code == 1, text
+    assert text.count("since 1e+17 (no such time)") == 2
 
 
 def test_accounting(fresh_server: FreshServer) -> None:

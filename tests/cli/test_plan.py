@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from boundq import Limits, Queue
-from boundq._ops.plan import QueuePlan, plan
+from boundq._ops.plan import PRODUCERS, QueuePlan, plan
 from boundq._sizes import format_size
 from tests._servers import Kind, Server
 from tests.conftest import FreshServer
@@ -48,6 +49,29 @@ def test_as_many_jobs_fit_as_it_says(server_kind: Kind, fresh_server: FreshServe
         assert rejection.reason == one["limit"]
         assert rejection.used <= one["charge"] * one["jobs"] or one["limit"] == "jobs"
     assert int(server.info("memory")["used_memory"]) <= found["used"]
+
+
+def test_producers_at_worst(server_kind: Kind, fresh_server: FreshServer) -> None:
+    """As many as a queue remembers, after the calls that it remembers most of, take no more than is reckoned."""
+    server = fresh_server(server_kind)
+    queue = Queue("q", server.url)
+    queue.enqueue_many([b"x"] * 100, delay=3600)
+    (record,) = (value for name, value in stored(server, "boundq:{q}:state").items() if re.fullmatch(rb"p[0-9]+", name))
+    number, *ids = record.split()
+    assert len(ids) == 100
+    before = int(server.info("memory")["used_memory"])
+    worst = b" ".join([number, *(b"9" * 15 for _ in ids)])
+    for first in range(1, PRODUCERS, 128):
+        server.cli("HSET", "boundq:{q}:state", *(word for n in range(first, first + 128) for word in (f"p{n}", worst)))
+    (part,) = (one for one in planned()["parts"] if one["name"] == "producers")
+    took = int(server.info("memory")["used_memory"]) - before
+    assert 0.8 * part["bytes"] < took <= part["bytes"] + 256 * 2**10
+    assert "at worst" in part["how"]
+
+
+def stored(server: Server, key: str) -> dict[bytes, bytes]:
+    flat = server.cli("HGETALL", key)
+    return dict(flat) if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def test_needs_no_server_and_shows_its_sum() -> None:

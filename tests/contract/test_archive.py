@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import sys
 import time
 import zlib
@@ -493,6 +494,30 @@ def test_lost_answers(env: Env, tmp_path: Path, proxy: Any, small_steps: None) -
     other.close()
 
 
+def test_lost_request_while_a_worker_is_faster(
+    env: Env, tmp_path: Path, proxy: Any, small_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue knows that a first sending was not done: a job that a worker did meanwhile does not come back."""
+    if env.server is None:
+        pytest.skip("a fake server has no connection that could be cut")
+    queue, line, file = env.queue(), proxy(env.server), tmp_path / "jobs"
+    other = Queue(env.name, line.url)
+    queue.enqueue_many(numbered(9))
+    take = archive._take
+
+    def late(source: Any, mark: str, number: int, which: str, ids: Any) -> Any:
+        if number == 1 and ids:
+            queue.settle(acks=queue.claim(2))
+            line.cut(request_of="EVALSHA")
+        return take(source, mark, number, which, ids)
+
+    monkeypatch.setattr(archive, "_take", late)
+    assert other.purge(to=file) == 7
+    assert other.restore(file).restored == 7
+    assert payloads(queue) == numbered(9)[2:]
+    other.close()
+
+
 def test_forgotten_producer_is_said(env: Env, tmp_path: Path, bomb: Bomb) -> None:
     """After a crash, and a queue that has forgotten the restore, a step may be in twice; it is counted."""
     queue, file = env.queue(), tmp_path / "jobs"
@@ -687,6 +712,43 @@ def test_journal_that_is_damaged_or_of_another_file(env: Env, tmp_path: Path) ->
         if b'"plan"' in text[:end]:
             assert queue.restore(tmp_path / "a").unsure == 0
     assert set(payloads(queue)) <= set(numbered(3))
+
+
+def test_journal_line_without_its_newline_does_not_count(tmp_path: Path) -> None:
+    """A crash may leave all of a line but its newline: what was cut off is read by nobody, now or later."""
+    file = tmp_path / "jobs"
+    journal = journals.Journal(file, "uid", "emails")
+    journal.plan(["8"], 1, b"n1")
+    journal.back(1)
+    journal.close()
+    noted = tmp_path / "jobs.restored"
+    noted.write_bytes(noted.read_bytes()[:-1])
+    again = journals.Journal(file, "uid", "emails")
+    assert (again.done, again.open) == (set(), journals.Plan(["8"], 1, "n1"))
+    again.close()
+    noted.write_bytes(noted.read_bytes()[:-1])
+    last = journals.Journal(file, "uid", "emails")
+    assert (last.done, last.open) == (set(), None)
+    last.close()
+
+
+def test_journal_on_a_disk_that_is_full(tmp_path: Path) -> None:
+    """A line of which a part was written is an error at once; nothing is appended to it, and nothing read into it."""
+    file = tmp_path / "jobs"
+    journal = journals.Journal(file, "uid", "emails")
+    journal.plan(["8"], 1, b"n1")
+    size = (tmp_path / "jobs.restored").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.back(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.close()
+    again = journals.Journal(file, "uid", "emails")
+    assert (again.done, again.open) == (set(), journals.Plan(["8"], 1, "n1"))
+    again.close()
 
 
 def test_garbage_envelopes(env: Env, tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ import lupa.lua51
 import pytest
 
 from boundq import _status
+from boundq._core.audit import STEP as AUDIT_STEP
+from boundq._core.control import EVENTS_PAGE, PURGE_STEP, RETRY_STEP
 from boundq._scripts import load, source
+from boundq.sync import archive
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "lua"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.lua"))
@@ -242,6 +245,22 @@ def test_includes_resolve(name: str) -> None:
     whole = re.findall(r"^-- @include (\S+)", raw, re.MULTILINE)  # an indented one is in a block's scope
     assert len(whole) == len(set(whole))
     assert "@include" not in source(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("remove", PURGE_STEP),
+        ("purge", PURGE_STEP),
+        ("take", archive.STEP),
+        ("retry_dead", RETRY_STEP),
+        ("drop_texts", AUDIT_STEP),
+        ("events", EVENTS_PAGE),
+    ],
+)
+def test_steps_are_as_the_callers_send_them(name: str, most: int) -> None:
+    """A header says how much comes in one call: as much as is sent, no other figure."""
+    assert re.findall(r"at most (\d+)", section(name, "ARGV")) == [str(most)]
 
 
 def test_every_piece_is_used() -> None:
