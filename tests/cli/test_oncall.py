@@ -727,3 +727,25 @@ def test_every_verb_has_a_section() -> None:
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     titles = {line.split("`")[1].split()[1] for line in text.splitlines() if line.startswith("### `boundq ")}
     assert titles == set(VERBS)
+
+
+def test_a_terminal_that_takes_ascii_only_gets_escapes(run: Run, queue: Queue) -> None:
+    """A bar is shown as far as it can be, and no traceback."""
+    queue.enqueue_bytes(b"x")
+    done = run("ls", queue.name, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2591" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(any_server: Server, queue: Queue) -> None:
+    """`boundq peek | head -1`: the rest is nobody's."""
+    queue.enqueue_many([b"x" * 5000] * 900)
+    for verb in ("peek", "ls"):
+        words = [sys.executable, "-m", "boundq", verb, queue.name, *(("--limit", "900") if verb == "peek" else ())]
+        reader, writer = os.pipe()
+        os.close(reader)
+        env = {**os.environ, "BOUNDQ_URL": any_server.url}
+        done = subprocess.run(words, env=env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        os.close(writer)
+        assert b"Traceback" not in done.stderr, verb
