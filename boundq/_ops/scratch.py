@@ -13,7 +13,8 @@ from types import FrameType
 from boundq import Limits, Queue, Server
 from boundq._keys import PARTS
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+# Windows has no SIGHUP.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Everything goes through the public API.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
@@ -97,6 +98,10 @@ def app() -> None:
 
 def main() -> None:
     """Run the program; errors of ours become one line and an exit code (README, "Exit codes")."""
+    for stream in (sys.stdout, sys.stderr):
+        # Where it takes ASCII only, a bar or a name comes out as an escape, and is no traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="boundq", complete_var=COMPLETE_VAR)
     except BoundqError as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from boundq.cli._text import duration, printable
+from boundq.cli._text import duration, printable, when
 from boundq.model import Job
 
 # A listing shows so many characters of a call, and decodes payloads up to so many bytes.
@@ -89,20 +88,6 @@ def in_full(job: Job) -> dict[str, Any]:
 
 def _ago(job: Job, at: float) -> float:
     return round(max(job.seen - at, 0.0), 3)
-
-
-def moment(at: float) -> str:
-    """``2026-05-01 10:00:00 UTC``; what no calendar has, as a number."""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"{at:.0f} s after 1970"
-
-
-def when(at: float, seen: float) -> str:
-    """A time, and how long ago or ahead it is."""
-    away = at - seen
-    return f"{moment(at)} ({f'in {duration(away)}' if away > 0 else f'{duration(-away)} ago'})"
 
 
 def columns(jobs: list[Job]) -> tuple[list[str], list[list[str]]]:

@@ -27,7 +27,8 @@ from boundq.job_control import CURRENT
 MESSAGE, TRACEBACK = 4000, 16_000
 IDS = ("queue", "job_id", "task", "attempt")
 
-_SECRET = re.compile(r"(://[^\s/@:]*:)[^\s/@]+@")
+# Up to the last @ of a word: a password may have one in it, or a slash. Bounded, so that no hostile line costs time.
+_SECRET = re.compile(r"(://[^\s/:]{0,256}:)\S{1,1000}@|([?&][a-z_]*password=)[^\s&'\"]+")
 
 
 def set_up(style: str, *, quiet: bool) -> None:
@@ -131,7 +132,11 @@ def _bounded(text: str, most: int) -> str:
 
 
 def _masked(text: str) -> str:
-    return _SECRET.sub(r"\1***@", text) if "://" in text else text
+    return _SECRET.sub(_stars, text) if "://" in text else text
+
+
+def _stars(match: re.Match[str]) -> str:
+    return f"{match[1]}***@" if match[1] else f"{match[2]}***"
 
 
 def _utc(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import click
 
 from boundq._core.control import BY_BYTES
 from boundq.cli._text import printable
-from boundq.errors import BoundqError
+from boundq.errors import BoundqError, Unavailable
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -63,6 +64,16 @@ def queue_names(context: click.Context, parameter: click.Parameter, begun: str) 
     return [name for name in names_in_time(context.params.get("url")) if name.startswith(begun) and name not in given]
 
 
+class Number(click.FloatRange):
+    """A number within bounds; unlike click's, never "nan", which no comparison ends, nor "inf"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number of the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 def yes_option(function: F) -> F:
     """``--yes``: do not ask."""
     return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(function)
@@ -101,7 +112,7 @@ def who(reason: str | None) -> str:
 
 
 def on_each(queues: tuple[str, ...], work: Callable[[str], R]) -> tuple[list[R], int]:
-    """Do it for each queue; what fails is said, and does not keep the others from it. Results, and the exit code."""
+    """Do it for each queue; what fails is said, and the others go on. Results, and the exit code."""
     from boundq.cli._exit import exit_code
 
     results, code = [], 0
@@ -111,6 +122,8 @@ def on_each(queues: tuple[str, ...], work: Callable[[str], R]) -> tuple[list[R],
         except BoundqError as error:
             click.echo(f"boundq: {printable(str(error), 2000)}", err=True)
             code = code or exit_code(error)
+            if isinstance(error, Unavailable) and error.reason != "no_permission":
+                break  # the server is away: the others would fare no better, a deadline each
     return results, code
 
 

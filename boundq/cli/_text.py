@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import UTC, datetime
 
 # Controls (C0, C1, DEL), formats (bidi marks, zero widths), surrogates, private use, unassigned, line separators.
 _STEERING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -40,3 +41,17 @@ def duration(seconds: float | None) -> str:
                 else f"{seconds / size:.1f} {unit}"
             )
     return f"{seconds / 86400:.1f} d"
+
+
+def moment(at: float) -> str:
+    """``2026-05-01 10:00:00 UTC``; what no calendar has (somebody has edited the key), as a number."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:g} (no such time)"
+
+
+def when(at: float, seen: float) -> str:
+    """A time, and how long ago or ahead it is."""
+    away = at - seen
+    return f"{moment(at)} ({f'in {duration(away)}' if away > 0 else f'{duration(-away)} ago'})"

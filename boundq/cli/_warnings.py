@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from boundq._rates import Trace
 from boundq._sizes import format_size
-from boundq.cli._text import duration, printable
+from boundq.cli._text import duration, moment, printable
 from boundq.model import Stats
 
 # Jobs were ready and nobody claimed one for so long; or, where there was one look only, the oldest waits for so long.
@@ -105,18 +103,10 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def when(since: float) -> str:
-    """A moment, in UTC."""
-    try:
-        return datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):  # somebody has edited the key
-        return f"{since:g} (no such time)"
-
-
 def _switches(stats: Stats) -> list[tuple[str, str]]:
     switches = (("paused", stats.paused_since, stats.paused_by), ("sealed", stats.sealed_since, stats.sealed_by))
     return [
-        (word, f"{word} since {when(since)}{f', by {printable(by)}' if by else ''}")
+        (word, f"{word} since {moment(since)}{f', by {printable(by)}' if by else ''}")
         for word, since, by in switches
         if since
     ]

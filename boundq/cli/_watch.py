@@ -14,6 +14,7 @@ import msgspec
 from boundq import Server, Stats
 from boundq._rates import Trace, to_json
 from boundq.cli._forecast import sentence
+from boundq.cli._shared import Number
 from boundq.cli._text import printable
 from boundq.cli._warnings import Memory, Warned, of_queue, of_server
 from boundq.errors import BoundqError, DataError, Unavailable
@@ -150,7 +151,7 @@ def watch_options(function: F) -> F:
     return click.option(
         "-i",
         "--interval",
-        type=click.FloatRange(LEAST_SECONDS, MOST_SECONDS),
+        type=Number(LEAST_SECONDS, MOST_SECONDS),
         metavar="SECONDS",
         help="Look twice, so long apart, for rates and a forecast; with --watch: this often (default 2).",
     )(function)

@@ -8,7 +8,7 @@ import sys
 import click
 
 from boundq._ops.acl import ROLES, rules
-from boundq.cli._shared import json_option, print_json
+from boundq.cli._shared import json_option, print_json, queue_names
 from boundq.errors import ConfigError
 
 # What needs no quotes in redis-cli, and is no trouble in a users.acl file.
@@ -17,7 +17,14 @@ _USER = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 @click.command("acl")
 @click.argument("role", type=click.Choice(ROLES))
-@click.option("--queue", "queues", multiple=True, metavar="Q", help="For this queue; may be given several times.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="Q",
+    shell_complete=queue_names,
+    help="For this queue; may be given several times.",
+)
 @click.option("--all", "everything", is_flag=True, help="For all queues of the server.")
 @click.option("--user", metavar="NAME", help="The user; by default boundq-ROLE.")
 @click.option("--may-load", is_flag=True, help="Let it load scripts, after a restart of the server, say; its own too.")

@@ -10,7 +10,7 @@ import msgspec
 
 from boundq import Server
 from boundq._core.audit import Audit
-from boundq.cli._shared import json_option, print_json, server_options
+from boundq.cli._shared import json_option, on_each, print_json, queue_names, server_options
 from boundq.cli._text import printable
 
 # Lines printed for one queue; --json has all.
@@ -18,7 +18,7 @@ _MOST_LINES = 50
 
 
 @click.command("audit")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=queue_names)
 @click.option("--repair", is_flag=True, help="Set right what can be.")
 @server_options
 @json_option
@@ -32,7 +32,8 @@ def command(queues: tuple[str, ...], repair: bool, url: str | None, as_json: boo
     without a trace as dropped.
 
     Exit code 0: all is right, or was set right; 1: differences; 3: no difference, but a busy queue's bytes could not
-    be compared (again in a quieter moment, or after `boundq seal` and `boundq pause`).
+    be compared (again in a quieter moment, or after `boundq seal` and `boundq pause`); 65: a queue cannot be read,
+    which is said, and the others were audited.
 
     \b
     Examples:
@@ -41,15 +42,17 @@ def command(queues: tuple[str, ...], repair: bool, url: str | None, as_json: boo
       boundq audit emails --repair
     """
     server = Server(url)
-    found = [server.queue(name).audit(repair=repair) for name in queues or server.queues()]
+    found, code = on_each(queues or tuple(server.queues()), lambda name: server.queue(name).audit(repair=repair))
     if as_json:
         print_json({"queues": [to_json(one) for one in found]})
     else:
         for one in found:
             for line in _lines(one):
                 click.echo(line)
-        if not found:
+        if not found and not code:
             click.echo("no queues on this server")
+    if code:
+        sys.exit(code)
     if not all(one.ok for one in found):
         sys.exit(1)
     if not all(one.steady for one in found):

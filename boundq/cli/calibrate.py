@@ -11,7 +11,7 @@ import msgspec
 from boundq import Server
 from boundq._ops.calibrate import calibrate, headroom
 from boundq._sizes import format_size, parse_size
-from boundq.cli._shared import console, json_option, print_json, server_options
+from boundq.cli._shared import ask, console, dry_run_option, json_option, print_json, server_options, yes_option
 from boundq.errors import ConfigError
 
 _SIZES = ("100 B", "1 KiB", "10 KiB")
@@ -20,10 +20,11 @@ _MOST = 2**20
 
 @click.command("calibrate")
 @click.option("--payload", "payloads", multiple=True, metavar="SIZE", help="Up to 1 MiB; several if given again.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
+@dry_run_option
 @server_options
 @json_option
-def command(payloads: tuple[str, ...], yes: bool, url: str | None, as_json: bool) -> None:
+def command(payloads: tuple[str, ...], yes: bool, dry_run: bool, url: str | None, as_json: bool) -> None:
     """
     Compare what jobs are charged with the memory they take, on the server at hand.
 
@@ -41,8 +42,13 @@ def command(payloads: tuple[str, ...], yes: bool, url: str | None, as_json: bool
     if max(sizes) > _MOST:
         raise ConfigError("--payload", max(sizes), f"at most {_MOST} bytes can be measured")
     spare = headroom(Server(url), sizes)
-    if not yes:
-        click.confirm(f"Fill a scratch queue with up to {format_size(spare)}, and delete it?", abort=True, err=True)
+    if dry_run:
+        if as_json:
+            print_json({"dry_run": True, "payloads": sizes, "bytes": spare})
+        else:
+            click.echo(f"a scratch queue would be filled with up to {format_size(spare)}, and deleted")
+        return
+    ask(f"Fill a scratch queue with up to {format_size(spare)}, and delete it?", yes=yes)
     found = calibrate(url, sizes, spare)
     if as_json:
         samples = [{**msgspec.structs.asdict(one), "share": round(one.share, 4)} for one in found.samples]

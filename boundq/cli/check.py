@@ -23,7 +23,7 @@ from boundq._ops.thresholds import (
     parse,
     prometheus,
 )
-from boundq.cli._shared import json_option, print_json, server_options
+from boundq.cli._shared import Number, json_option, print_json, queue_names, server_options
 from boundq.cli._text import printable
 from boundq.errors import BoundqError
 
@@ -32,7 +32,7 @@ SECONDS = 1.4
 
 
 @click.command("check")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=queue_names)
 @click.option(
     "--warn", default=DEFAULT_WARN, show_default=True, metavar="NAME=NUMBER,...", help="Exit 1 from these on."
 )
@@ -50,7 +50,7 @@ SECONDS = 1.4
     default=SECONDS,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(0.01, 3600),
+    type=Number(0.01, 3600),
     help="For everything.",
 )
 @server_options
@@ -116,6 +116,8 @@ def _look(
                 checked.append(Checked(printable(name, 64), [], printable(str(found), 300)))
     except BoundqError as error:
         trouble.append(str(error))
+    except Exception as error:  # a mistake of ours: to a monitoring system it is "unknown" too, and never "ok"
+        trouble.append(f"{type(error).__name__}: {error}")
 
 
 def _show(form: str, checked: list[Checked], verdict: Severity, trouble: str) -> None:

@@ -27,6 +27,7 @@ from boundq.cli._shared import (
 )
 from boundq.cli._text import printable
 from boundq.cli.show import show_job
+from boundq.errors import BoundqError
 
 # Jobs in one step, and steps a second when a rate is given.
 STEP, STEPS = 100, 5
@@ -157,25 +158,36 @@ def retry(
                     break
     finally:  # also where the server has gone
         problem = str(rejection.error()) if rejection else None
+        still = _dead(target)
         if as_json:
-            counts = {"retried": back, "absent": absent, "kept": kept, "left": left}
+            counts = {"retried": back, "absent": absent, "kept": kept, "left": left, "dead": still}
             print_json({"queue": queue, "dry_run": False, **counts, "error": problem})
         else:
-            _tell(queue, back, absent, kept, left, problem)
+            _tell(queue, back, absent, kept, left, problem, still)
     if rejection is not None:
         sys.exit(FULL)
     if ids and absent == len(ids) and not everything:
         sys.exit(ABSENT)
 
 
-def _tell(queue: str, back: int, absent: int, kept: int, left: int, problem: str | None) -> None:
+def _tell(queue: str, back: int, absent: int, kept: int, left: int, problem: str | None, still: int | None) -> None:
     click.echo(f"{back} dead letters of {queue} put back to work")
+    if still:
+        click.echo(f"{still} dead letters are still there")
     if absent:
         click.echo(f"{absent} are no dead letters (any more)")
     if kept:
         click.echo(f"{kept} stay: another job holds their unique key, or they are larger than the limits now allow")
     if left:
         click.echo(f"boundq: {left} left: {printable(problem or 'interrupted', 500)}; type it again later", err=True)
+
+
+def _dead(queue: Queue) -> int | None:
+    """How many there are now, also those that were not meant; None where the server does not say."""
+    try:
+        return queue.stats().dead
+    except BoundqError:
+        return None
 
 
 @command.command("drop", short_help="Delete dead letters for good.")

@@ -13,7 +13,7 @@ from boundq._ops.acl import ROLES
 from boundq._ops.diagnose import diagnose
 from boundq._ops.facts import SMALL, read
 from boundq._ops.findings import EXIT, ORDER, Finding, worst
-from boundq.cli._shared import console, json_option, print_json, server_options
+from boundq.cli._shared import console, json_option, print_json, queue_names, server_options
 from boundq.cli._text import printable
 from boundq.errors import BoundqError, ConfigError, Unavailable
 
@@ -21,7 +21,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "critical": "red", "unknown": "c
 
 
 @click.command("doctor")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=queue_names)
 @click.option("--repair", is_flag=True, help="Audit every queue, and set right what can be (as `boundq audit`).")
 @click.option("--known", multiple=True, metavar="Q", help="A queue that there should be; others are pointed out.")
 @click.option(

@@ -13,7 +13,7 @@ import click
 from boundq import Queue
 from boundq._job import Prepared
 from boundq.cli._exit import FULL, exit_code
-from boundq.cli._shared import console, json_option, print_json, server_options
+from boundq.cli._shared import console, json_option, print_json, queue_argument, server_options
 from boundq.errors import BoundqError, ConfigError
 from boundq.model import PRIORITIES
 
@@ -22,7 +22,7 @@ _STEP = 5000
 
 
 @click.command("enqueue")
-@click.argument("queue")
+@queue_argument
 @click.argument("task")
 @click.argument("arguments", nargs=-1)
 @click.option(

@@ -7,13 +7,14 @@ import sys
 import click
 
 from boundq._health import LEAST_AGE, MAX_AGE, look, say
+from boundq.cli._shared import Number
 
 
 @click.command("health")
 @click.argument("path")
 @click.option(
     "--max-age",
-    type=click.FloatRange(LEAST_AGE, clamp=False),
+    type=Number(LEAST_AGE),
     default=MAX_AGE,
     show_default=True,
     help="Seconds that any sign of life may be old.",

@@ -10,7 +10,6 @@ import click
 
 from boundq import Limits, Server, Stats
 from boundq._sizes import format_size
-from boundq.cli._jobs import moment
 from boundq.cli._shared import (
     a_duration,
     ask,
@@ -24,7 +23,7 @@ from boundq.cli._shared import (
     yes_option,
 )
 from boundq.cli._suggest import suggest_for
-from boundq.cli._text import duration, printable
+from boundq.cli._text import duration, moment, printable
 
 _TIMES = ("dead_ttl", "max_age")
 

@@ -11,7 +11,7 @@ from boundq import Server, Stats
 from boundq._rates import Trace
 from boundq._sizes import format_size
 from boundq.cli._forecast import short
-from boundq.cli._shared import bar, console, json_option, print_json, server_options
+from boundq.cli._shared import bar, console, json_option, print_json, queue_names, server_options
 from boundq.cli._text import duration, printable
 from boundq.cli._warnings import number, of_queue
 from boundq.cli._watch import Seen, Watch, looks, print_line, print_lost, until_interrupted, watch_options
@@ -19,7 +19,7 @@ from boundq.errors import Unavailable
 
 
 @click.command("ls")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=queue_names)
 @watch_options
 @server_options
 @json_option

@@ -11,7 +11,7 @@ from boundq import Limits, Server, Stats
 from boundq._charge import COSTS
 from boundq._ops.plan import Fit, Plan, QueuePlan, fit, plan, to_json
 from boundq._sizes import format_size, parse_size
-from boundq.cli._shared import console, json_option, print_json, server_options
+from boundq.cli._shared import Number, console, json_option, print_json, server_options
 from boundq.errors import ConfigError
 
 _COUNT = re.compile(r"([0-9]{1,15})([kKmM]?)\Z")
@@ -46,7 +46,7 @@ def _count(context: click.Context, parameter: click.Parameter, value: str | None
     "--copy-on-write",
     default=0.5,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Share of the data written to while it saves; 0: it never saves.",
 )
 @click.option("--allocator", type=click.Choice(sorted(COSTS)), default="jemalloc", help="Of the server's build.")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from boundq import Server
-from boundq.cli._jobs import when
 from boundq.cli._shared import json_option, print_json, queue_argument, server_options
-from boundq.cli._text import duration
+from boundq.cli._text import duration, when
 from boundq.cli.show import absent
 
 

@@ -10,12 +10,21 @@ import click
 from boundq import Server
 from boundq._sizes import format_size
 from boundq.cli._moving import STATES, cannot_write, moving, priorities, states_of
-from boundq.cli._shared import a_duration, ask, json_option, print_json, server_options
+from boundq.cli._shared import (
+    a_duration,
+    ask,
+    dry_run_option,
+    json_option,
+    print_json,
+    queue_argument,
+    server_options,
+    yes_option,
+)
 from boundq.cli._text import printable
 
 
 @click.command("purge")
-@click.argument("queue")
+@queue_argument
 @click.option(
     "--to",
     "path",
@@ -35,8 +44,8 @@ from boundq.cli._text import printable
     help="In this state; may be repeated. Default: ready and scheduled. The leases of active ones are lost.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="So many at most, in the order of peek.")
-@click.option("--dry-run", is_flag=True, help="Only count them; looks at each.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
+@dry_run_option
 @server_options
 @json_option
 def command(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from boundq import Server
-from boundq.cli._shared import json_option, print_json, server_options
+from boundq.cli._shared import json_option, on_each, print_json, queue_names, server_options
 
 # Jobs of one step: claimed, and given back.
 STEP = 100
 
 
 @click.command("reap")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=queue_names)
 @server_options
 @json_option
 def command(queues: tuple[str, ...], url: str | None, as_json: bool) -> None:
@@ -25,24 +26,27 @@ def command(queues: tuple[str, ...], url: str | None, as_json: bool) -> None:
     gives the jobs back at once: those whose lease has expired are due again, as if released, and the lost lease counts;
     those that have lost too many are buried. Queues: by default all.
 
+    Exit code 0; 65: a queue cannot be read, which is said, and the others were done.
+
     \b
     Examples:
       boundq reap emails
       boundq reap --json
     """
     server = Server(url)
-    rows = [_reap(server, name) for name in queues or server.queues()]
+    rows, code = on_each(queues or tuple(server.queues()), lambda name: _reap(server, name))
     if as_json:
         print_json({"queues": rows})
-        return
+        sys.exit(code)
     for row in rows:
         if row["paused"]:
             click.echo(f"{row['name']}: paused, nothing was done (boundq resume {row['name']})")
             continue
         done = f"{row['leases']} leases had expired, {row['buried']} jobs were buried"
         click.echo(f"{row['name']}: {done}; {row['ready'] + row['scheduled']} wait, {row['active']} active")
-    if not rows:
+    if not rows and not code:
         click.echo("no queues on this server")
+    sys.exit(code)
 
 
 def _reap(server: Server, name: str) -> dict[str, Any]:

@@ -11,7 +11,18 @@ import msgspec
 from boundq import Queue
 from boundq.cli._exit import FULL
 from boundq.cli._moving import STATES, cannot_write, moving, states_of
-from boundq.cli._shared import a_duration, a_rate, a_share, ask, json_option, print_json, server_options
+from boundq.cli._shared import (
+    a_duration,
+    a_rate,
+    a_share,
+    ask,
+    dry_run_option,
+    json_option,
+    print_json,
+    queue_names,
+    server_options,
+    yes_option,
+)
 from boundq.cli._text import printable
 from boundq.model import Restored
 from boundq.sync.archive import queue_of
@@ -22,7 +33,13 @@ _SHOWN = 20
 
 @click.command("restore")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--queue", "queue", metavar="NAME", help="Into this queue; by default the one they came from.")
+@click.option(
+    "--queue",
+    "queue",
+    metavar="NAME",
+    shell_complete=queue_names,
+    help="Into this queue; by default the one they came from.",
+)
 @click.option(
     "--state",
     "states",
@@ -35,8 +52,8 @@ _SHOWN = 20
 @click.option("--until-full", is_flag=True, help="Put back what fits; the rest is no failure.")
 @click.option("--until-fill", type=a_share, metavar="SHARE", help="The same, up to this share of the limits: 80%.")
 @click.option("--create/--no-create", default=False, help="Create the queue, with default limits, if there is none.")
-@click.option("--dry-run", is_flag=True, help="Only say what there is to do.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
+@dry_run_option
 @server_options
 @json_option
 def command(

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from boundq.cli._shared import console, json_option, server_options
+from boundq.cli._shared import Number, console, json_option, queue_names, server_options
 from boundq.cli._watch import (
     LEAST_SECONDS,
     MOST_SECONDS,
@@ -23,11 +23,11 @@ from boundq.errors import Unavailable
 
 
 @click.command("top")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=queue_names)
 @click.option(
     "-i",
     "--interval",
-    type=click.FloatRange(LEAST_SECONDS, MOST_SECONDS),
+    type=Number(LEAST_SECONDS, MOST_SECONDS),
     metavar="SECONDS",
     default=WATCH_SECONDS,
     show_default=True,

@@ -41,13 +41,13 @@ def test_the_charge_holds_and_nothing_is_left(server_kind: Kind, fresh_server: F
 
 
 def test_it_asks_first(fresh_server: FreshServer) -> None:
-    """No is an answer; nothing was written."""
+    """Where nobody can be asked nothing is written; --yes is an answer."""
     server = fresh_server()
     done = run(server.url, "--payload", "1KiB", stdin="n\n")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "scratch queue" in done.stderr
     assert server.cli("DBSIZE") == 0
-    done = run(server.url, "--payload", "1KiB", stdin="y\n")
+    done = run(server.url, "--payload", "1KiB", "--yes")
     assert done.returncode == 0
     assert "real / charged" in done.stdout
     assert server.cli("DBSIZE") == 0

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from boundq import Limits, Queue
 from boundq._ops.thresholds import METRICS, Checked, check, nagios, overall, parse
+from boundq.cli.check import command
 from boundq.errors import ConfigError
 from tests._servers import Server, wait_until
 from tests.conftest import FreshServer
@@ -192,3 +193,16 @@ def test_reap_at_maxmemory_and_with_nothing_to_do(fresh_server: FreshServer) -> 
     before = queue.stats().deliveries
     assert "0 leases had expired" in run(server.url, "reap").stdout
     assert queue.stats().deliveries == before
+
+
+def test_a_mistake_of_ours_is_unknown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An exception that is none of boundq's: exit code 3 and a line, neither a traceback nor "ok"."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("boundq.cli.check.Server", broken)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["a", "--format", "nagios"], standalone_mode=False)
+    assert ended.value.code == 3
+    assert "RuntimeError: out of luck" in capsys.readouterr().out

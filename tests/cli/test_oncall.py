@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from boundq import Limits, Queue
+from boundq.cli import VERBS
 from tests._servers import Server, wait_until
 from tests.cli.conftest import Run
 from tests.conftest import FreshServer
@@ -628,11 +629,123 @@ def test_json_has_the_documented_shapes(run: Run, queue: Queue) -> None:
         "seal": (name,),
         "unseal": (name,),
         "drain": (name, "--timeout", "0"),
+        "purge": (name, "--to", "p.ndjson", "--limit", "1", "--yes"),
+        "restore": ("p.ndjson", "--yes"),
+        "doctor": (name,),
+        "check": (name, "--timeout", "60"),
+        "audit": (name,),
+        "reap": (name,),
+        "plan": ("--payload", "1KiB"),
+        "calibrate": ("--payload", "1KiB", "--yes"),
+        "acl": ("inspector", "--queue", name),
+        "bench": ("--seconds", "0.05"),
     }
     found = documented()
-    assert set(words) <= set(found), f"not documented: {set(words) - set(found)}"
+    assert set(words) == set(found)  # what is documented is held, and the other way round
     for verb, arguments in words.items():
         done = run(*verb.split(), *arguments, "--json")
         printed = json.loads(done.stdout)
         assert done.stdout.isascii()
         assert alike(shape(printed), shape(found[verb])), f"{verb} prints {done.stdout}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((verb,) for verb in ("ls", "stats", "top", "enqueue", "purge", "audit", "doctor", "check", "reap", "drain")),
+        ("restore", "x", "--queue"),
+        ("acl", "worker", "--queue"),
+        ("limits", "set"),
+    ],
+    ids=" ".join,
+)
+def test_every_verb_that_takes_a_queue_completes_its_name(any_server: Server, queue: Queue, words: Any) -> None:
+    """Wherever a queue is named, its name is offered."""
+    queue.stats()
+    assert complete(any_server.url, *words, queue.name[:-2]) == ([queue.name], "")
+
+
+def test_dead_retry_says_how_many_are_still_there(run: Run, queue: Queue) -> None:
+    """Where it took a part only, by a filter or --limit, the rest is not kept quiet about."""
+    bury(queue, 5)
+    done = run("dead", "retry", queue.name, "--all", "--limit", "2")
+    assert "3 dead letters are still there" in done.stdout
+    assert json.loads(run("dead", "retry", queue.name, "--all", "--limit", "1", "--json").stdout)["dead"] == 2
+    assert "still there" not in run("dead", "retry", queue.name, "--all").stdout
+
+
+def test_a_queue_that_cannot_be_read_does_not_keep_others_from_reap_and_audit(
+    fresh_server: FreshServer, run_on: Callable[[Server], Run]
+) -> None:
+    """It is said, with exit code 65; the queues before and after it are done."""
+    server = fresh_server()
+    run = run_on(server)
+    for name in ("a", "b", "c"):
+        Queue(name, server.url).enqueue_bytes(b"x")
+    server.cli("HSET", "boundq:{b}:state", "format", "99")
+    for verb in ("reap", "audit"):
+        done = run(verb, "a", "b", "c", "nosuch", "--json")
+        assert done.returncode == 65, done.stdout + done.stderr
+        assert [one["name"] for one in json.loads(done.stdout)["queues"]] == ["a", "c"]
+        assert "'b'" in done.stderr
+        assert "'nosuch'" in done.stderr
+        text = run(verb)
+        assert text.returncode == 65
+        assert "\nc: " in text.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("health", "/nowhere", "--max-age"),
+        ("ls", "--interval"),
+        ("stats", "q", "--interval"),
+        ("check", "--timeout"),
+        ("plan", "--copy-on-write"),
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon", ""])
+def test_a_number_that_is_none_is_refused(run: Run, words: Any, value: str) -> None:
+    """Also nan, with which no comparison is true: a hanging worker would be well for ever."""
+    done = run(*words, value)
+    assert done.returncode == 2
+    assert f"'{words[-1]}'" in done.stderr
+    assert value in done.stderr
+
+
+def test_calibrate_asks_as_the_others_do(run: Run) -> None:
+    """Without a terminal and without --yes it does nothing; --dry-run says how much it would fill."""
+    refused = run("calibrate", "--payload", "100")
+    assert refused.returncode == 2
+    assert "--yes" in refused.stderr
+    assert json.loads(run("calibrate", "--payload", "100", "--dry-run", "--json").stdout)["bytes"] > 0
+
+
+def test_every_verb_has_a_section() -> None:
+    """docs/cli.md leaves no verb out."""
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    titles = {line.split("`")[1].split()[1] for line in text.splitlines() if line.startswith("### `boundq ")}
+    assert titles == set(VERBS)
+
+
+def test_a_terminal_that_takes_ascii_only_gets_escapes(run: Run, queue: Queue) -> None:
+    """A bar is shown as far as it can be, and no traceback."""
+    queue.enqueue_bytes(b"x")
+    done = run("ls", queue.name, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2591" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(any_server: Server, queue: Queue) -> None:
+    """`boundq peek | head -1`: the rest is nobody's."""
+    queue.enqueue_many([b"x" * 5000] * 900)
+    for verb in ("peek", "ls"):
+        words = [sys.executable, "-m", "boundq", verb, queue.name, *(("--limit", "900") if verb == "peek" else ())]
+        reader, writer = os.pipe()
+        os.close(reader)
+        env = {**os.environ, "BOUNDQ_URL": any_server.url}
+        done = subprocess.run(words, env=env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        os.close(writer)
+        assert b"Traceback" not in done.stderr, verb

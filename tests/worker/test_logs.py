@@ -150,3 +150,22 @@ def test_text_leaves_the_record_as_it_was() -> None:
     assert text.splitlines()[0].endswith("WARNING x: a b\\n")
     assert text.splitlines()[-1] == "KeyError: 'k'"
     assert (one.msg, one.args, one.exc_text) == ("a %s", ("b\n",), None)
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hun@ter2@host/0",
+        "rediss://ada:hun@ter2/x@host/0",
+        "redis://ada:hun%40ter2@host:6379",
+        "redis+sentinel://h:1/m/0?sentinel_password=hunter2&db=1",
+        "redis://a@da:hunter2@host/0",
+    ],
+)
+def test_a_password_is_masked_whatever_is_in_it(formatter: logging.Formatter, url: str) -> None:
+    """An @ or a slash, as such or percent-encoded; in a message and in a traceback."""
+    line = formatter.format(record("cannot reach %s now", url, exc_info=raised(ValueError(url))))
+    assert "***" in line
+    assert not re.search("hun|ter2", line)
+    assert "now" in line
