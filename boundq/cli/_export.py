@@ -13,8 +13,8 @@ from typing import IO, Literal
 
 import click
 
+from boundq._sizes import moment
 from boundq.cli._jobs import in_full
-from boundq.cli._text import moment
 from boundq.model import Job
 
 _COLUMNS = ("id", "priority", "task", "call", "created", "buried", "deliveries", "reason", "error", "payload")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boundq._rates import Estimate, Forecast
-from boundq.cli._text import duration
+from boundq._sizes import duration
 
 _PLAIN = {
     "unknown": "unknown: too little has moved",

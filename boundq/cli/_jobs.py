@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from boundq.cli._text import duration, printable, when
+from boundq._sizes import duration
+from boundq.cli._text import printable, when
 from boundq.model import Job
 
 # A listing shows so many characters of a call, and decodes payloads up to so many bytes.

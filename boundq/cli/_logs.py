@@ -81,12 +81,12 @@ class JsonFormatter(logging.Formatter):
             "time": _utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _bounded(_masked(_message(record)), MESSAGE),
+            "message": _bounded(masked(_message(record)), MESSAGE),
             **ids_of(record),
             "pid": record.process,
         }
         if record.exc_info:
-            trace = _masked(self.formatException(record.exc_info))
+            trace = masked(self.formatException(record.exc_info))
             line["exception"] = trace if len(trace) <= TRACEBACK else "…" + trace[-TRACEBACK:]
         return json.dumps(line, ensure_ascii=True)
 
@@ -100,14 +100,14 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # A copy: other handlers, and their formatters, get the record as it was.
         ours = logging.makeLogRecord({**record.__dict__, "exc_text": None, "args": None})
-        ours.msg = printable(_masked(_message(record)), MESSAGE)
+        ours.msg = printable(masked(_message(record)), MESSAGE)
         known = ids_of(record)
         if "job_id" in known and known["job_id"] not in ours.msg:  # another library's line, out of a handler
             ours.msg += f" [queue {known['queue']}, job {known['job_id']}]"
         return super().format(ours)
 
     def formatException(self, ei: Any) -> str:
-        lines = _masked(super().formatException(ei))[-TRACEBACK:].splitlines()
+        lines = masked(super().formatException(ei))[-TRACEBACK:].splitlines()
         return "\n".join(printable(line) for line in lines)
 
 
@@ -131,7 +131,8 @@ def _bounded(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """The text, with stars for the passwords of the URLs in it."""
     return _SECRET.sub(_stars, text) if "://" in text else text
 
 

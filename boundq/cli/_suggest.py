@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boundq import Server, Stats
-from boundq._sizes import format_size
-from boundq.cli._text import duration
+from boundq._sizes import duration, format_size
 from boundq.errors import DataError
 
 # Of maxmemory, the budgets of all queues together may take so much; the rest is buffers, fragmentation, tables.

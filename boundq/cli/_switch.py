@@ -8,8 +8,9 @@ from typing import Any, Literal
 import click
 
 from boundq import Server
+from boundq._sizes import moment
 from boundq.cli._shared import json_option, on_each, print_json, queue_arguments, reason_option, server_options, who
-from boundq.cli._text import moment, printable
+from boundq.cli._text import printable
 
 _DONE = {"pause": "paused", "resume": "resumed", "seal": "sealed", "unseal": "unsealed"}
 _ALREADY = {"pause": "was paused", "resume": "was not paused", "seal": "was sealed", "unseal": "was not sealed"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime
+
+from boundq._sizes import duration, moment
 
 # Controls (C0, C1, DEL), formats (bidi marks, zero widths), surrogates, private use, unassigned, line separators.
 _STEERING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -27,28 +28,6 @@ def printable(text: str | bytes, width: int | None = None) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
-
-
-def duration(seconds: float | None) -> str:
-    """``3.2 s``, ``4 min``, ``2.5 h``; a dash when unknown."""
-    if seconds is None:
-        return "-"
-    for limit, size, unit in ((0.9995, 0.001, "ms"), (120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return (
-                f"{seconds / size:.0f} {unit}"
-                if size == 0.001 or seconds / size >= 10
-                else f"{seconds / size:.1f} {unit}"
-            )
-    return f"{seconds / 86400:.1f} d"
-
-
-def moment(at: float) -> str:
-    """``2026-05-01 10:00:00 UTC``; what no calendar has (somebody has edited the key), as a number."""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"{at:g} (no such time)"
 
 
 def when(at: float, seen: float) -> str:

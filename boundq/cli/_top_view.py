@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundq import Stats
 from boundq._rates import Estimate, Trace
-from boundq._sizes import format_size
+from boundq._sizes import duration, format_size
 from boundq.cli._forecast import sentence, short
-from boundq.cli._text import duration, printable
+from boundq.cli._text import printable
 from boundq.cli._top_model import COLUMNS, Model
 from boundq.cli._warnings import number, of_queue
 from boundq.cli.stats import rows as stats_rows

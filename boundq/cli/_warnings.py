@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from boundq._rates import Trace
-from boundq._sizes import format_size
-from boundq.cli._text import duration, moment, printable
+from boundq._sizes import duration, format_size, moment
+from boundq.cli._text import printable
 from boundq.model import Stats
 
 # Jobs were ready and nobody claimed one for so long; or, where there was one look only, the oldest waits for so long.

@@ -13,7 +13,7 @@ from boundq._ops.acl import ROLES
 from boundq._ops.diagnose import diagnose
 from boundq._ops.facts import SMALL, read
 from boundq._ops.findings import EXIT, ORDER, Finding, worst
-from boundq.cli._shared import console, json_option, print_json, queue_names, server_options
+from boundq.cli._shared import Number, console, json_option, print_json, queue_names, server_options
 from boundq.cli._text import printable
 from boundq.errors import BoundqError, ConfigError, Unavailable
 
@@ -26,6 +26,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "critical": "red", "unknown": "c
 @click.option("--known", multiple=True, metavar="Q", help="A queue that there should be; others are pointed out.")
 @click.option(
     "--unattended",
+    type=Number(0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

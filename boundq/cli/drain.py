@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from boundq import Server, Stats
+from boundq._sizes import duration
 from boundq.cli._exit import OVER
 from boundq.cli._shared import (
     a_duration,
@@ -21,7 +22,6 @@ from boundq.cli._shared import (
     server_options,
     who,
 )
-from boundq.cli._text import duration
 
 # Seconds between two looks.
 FIRST_LOOK, LAST_LOOK = 0.05, 0.5

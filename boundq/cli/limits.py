@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from boundq import Limits, Server, Stats
-from boundq._sizes import format_size
+from boundq._sizes import duration, format_size, moment
 from boundq.cli._shared import (
     a_duration,
     ask,
@@ -23,7 +23,7 @@ from boundq.cli._shared import (
     yes_option,
 )
 from boundq.cli._suggest import suggest_for
-from boundq.cli._text import duration, moment, printable
+from boundq.cli._text import printable
 
 _TIMES = ("dead_ttl", "max_age")
 

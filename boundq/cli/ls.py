@@ -9,10 +9,10 @@ import click
 
 from boundq import Server, Stats
 from boundq._rates import Trace
-from boundq._sizes import format_size
+from boundq._sizes import duration, format_size
 from boundq.cli._forecast import short
 from boundq.cli._shared import bar, console, json_option, print_json, queue_names, server_options
-from boundq.cli._text import duration, printable
+from boundq.cli._text import printable
 from boundq.cli._warnings import number, of_queue
 from boundq.cli._watch import Seen, Watch, looks, print_line, print_lost, until_interrupted, watch_options
 from boundq.errors import Unavailable

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from boundq import Server
+from boundq._sizes import duration
 from boundq.cli._shared import json_option, print_json, queue_argument, server_options
-from boundq.cli._text import duration, when
+from boundq.cli._text import when
 from boundq.cli.show import absent
 
 

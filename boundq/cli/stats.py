@@ -9,10 +9,9 @@ import click
 
 from boundq import Server, Stats
 from boundq._rates import Estimate, Trace
-from boundq._sizes import format_size
+from boundq._sizes import duration, format_size
 from boundq.cli._forecast import bounds, sentence
 from boundq.cli._shared import bar, console, json_option, print_json, queue_argument, server_options
-from boundq.cli._text import duration
 from boundq.cli._warnings import number, of_queue
 from boundq.cli._watch import Watch, looks, print_line, print_lost, queue_to_json, until_interrupted, watch_options
 from boundq.errors import Unavailable

@@ -14,7 +14,7 @@ import click
 
 from boundq import Queue, Worker
 from boundq._core.queue import BaseQueue
-from boundq.cli._logs import LoggedErrors, is_json, set_up
+from boundq.cli._logs import LoggedErrors, is_json, masked, set_up
 from boundq.worker.child import serve_alone
 from boundq.worker.health import HealthFile
 from boundq.worker.nursery import Nursery
@@ -204,7 +204,8 @@ def find_queues(targets: tuple[str, ...]) -> list[Queue]:
         try:
             module = importlib.import_module(module_name)
         except Exception as error:
-            raise click.UsageError(f"{target}: cannot import {module_name}: {type(error).__name__}: {error}") from error
+            what = masked(f"{type(error).__name__}: {error}")  # it may hold the URL that the module was given
+            raise click.UsageError(f"{target}: cannot import {module_name}: {what}") from error
         values = [getattr(module, attribute, None)] if attribute else list(vars(module).values())
         queues = [value for value in values if isinstance(value, BaseQueue)]
         if not queues:

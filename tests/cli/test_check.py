@@ -146,6 +146,10 @@ def test_reap_gives_the_jobs_of_the_dead_back(queue: Queue, any_server: Server) 
     queue.claim(2, lease=0.1)
     (held,) = queue.claim(1, lease=100)
     wait_until(lambda: queue.stats().next_event == 0.0, "a lease to expire")
+    dry = run(any_server.url, "reap", queue.name, "--dry-run", "--json")
+    (looked,) = json.loads(dry.stdout)["queues"]
+    assert (looked["leases"], looked["buried"], looked["active"]) == (2, 0, 3)
+    assert "2 leases have expired, nothing was done" in run(any_server.url, "reap", queue.name, "--dry-run").stdout
     done = run(any_server.url, "reap", queue.name, "--json")
     assert done.returncode == 0
     (row,) = json.loads(done.stdout)["queues"]

@@ -701,6 +701,7 @@ def test_a_queue_that_cannot_be_read_does_not_keep_others_from_reap_and_audit(
         ("ls", "--interval"),
         ("stats", "q", "--interval"),
         ("check", "--timeout"),
+        ("doctor", "--unattended"),
         ("plan", "--copy-on-write"),
     ],
     ids=lambda words: words[0],
