@@ -55,7 +55,7 @@ def test_every_option_is_in_a_table(name: str) -> None:
 def test_the_recipes_use_options_that_exist() -> None:
     """What docs/deploy.md starts `boundq worker` and `boundq health` with is known to them."""
     text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--kill-whom", "--signal"}  # systemctl's
+    used = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--kill-whom", "--signal", "--init"}  # systemctl's, docker's
     known = {word for command in (worker.command, health.command) for one in command.params for word in one.opts}
     assert used <= known
     assert len(used) > 6
