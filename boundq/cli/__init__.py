@@ -67,6 +67,14 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"boundq.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """A verb that Ctrl-C stops ends as shells expect it, not with the 1 of a question answered with no."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("boundq: stopped", err=True)
+            sys.exit(130)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """As click does it, without importing every verb."""
         words = [CompletionItem(name, help=line) for name, line in VERBS.items() if name.startswith(incomplete)]

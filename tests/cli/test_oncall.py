@@ -19,6 +19,7 @@ import pytest
 from boundq import Limits, Queue
 from boundq.cli import VERBS
 from tests._servers import Server, wait_until
+from tests.cli._program import Program
 from tests.cli.conftest import Run
 from tests.conftest import FreshServer
 
@@ -750,3 +751,14 @@ def test_a_reader_that_goes_away_gets_no_traceback(any_server: Server, queue: Qu
         done = subprocess.run(words, env=env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
         os.close(writer)
         assert b"Traceback" not in done.stderr, verb
+
+
+def test_ctrl_c_ends_a_verb_with_130(any_server: Server, queue: Queue, tmp_path: Path) -> None:
+    """One line, no traceback, and not the exit code of a question answered with no."""
+    queue.enqueue_bytes(b"x")
+    with Program(any_server.url, tmp_path).start("drain", queue.name) as drain:
+        assert drain.stderr
+        assert "goes on taking jobs" in drain.stderr.readline()
+        drain.send_signal(signal.SIGINT)
+        out, errors = drain.communicate(timeout=20)
+    assert (drain.returncode, out, errors) == (130, "", "boundq: stopped\n")
