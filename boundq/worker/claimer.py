@@ -23,7 +23,7 @@ from boundq.lease import BaseLease
 from boundq.sync.lease import Lease
 from boundq.sync.queue import Queue
 from boundq.worker.crew import LEAVE
-from boundq.worker.slots import LOOP, THREAD
+from boundq.worker.pace import Pace
 from boundq.worker.started import Ended, Started, about
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ class Claimer:
     Args:
         worker: Whose.
         queue: Which.
+        kind: Of the slot that a job takes which cannot be run.
+        pace: How many jobs it may claim ahead.
     """
 
-    def __init__(self, worker: Worker, queue: Queue) -> None:
+    def __init__(self, worker: Worker, queue: Queue, kind: str, pace: Pace) -> None:
         self.queue = queue
-        # Of the slot that a job takes which cannot be run.
-        self.kind = THREAD if THREAD in worker._slots.kinds(queue.name) else LOOP
+        self.kind = kind
+        self.pace = pace
         self._worker = worker
         self._lock = threading.Lock()
         self._ended: list[Ended] = []
@@ -107,7 +109,7 @@ class Claimer:
             if worker.is_quiet:
                 self._rest()
                 continue
-            slots = worker.take_slots(self.queue.name)
+            slots = worker.take_slots(self)
             if not slots:
                 self.settle_ended()  # all slots are busy: what is done need not wait for a free one
                 continue
@@ -166,7 +168,7 @@ class Claimer:
         for lease in leases:
             task = tasks.get(lease.task)
             if lease.expired_leases:
-                self._worker.pace.caution()
+                self.pace.caution()
             if task and lease.expired_leases and 1 < lease.attempt == task.retries + 1:
                 others = [one for one in leases if one is not lease]
                 if others:

@@ -1,5 +1,5 @@
 """
-Pace: how many plain jobs a worker claims beyond those its threads can begin at once.
+Pace: how many plain jobs of a queue a worker claims beyond those its threads can begin at once.
 
 A claim costs the server the least per job when it takes many (layout.md section 10), and a thread with a no-op job is
 free again before the claim's answer could travel. So while jobs are short, some are claimed ahead. Who is ahead waits

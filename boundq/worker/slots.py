@@ -23,8 +23,8 @@ class Slots:
     """
 
     def __init__(self, sizes: Mapping[str, int], kinds: Mapping[str, Set[str]], weights: Mapping[str, float]) -> None:
-        self._sizes = dict(sizes)
-        self._free = dict(sizes)  # less than none, where the size was reduced since
+        self._free = dict(sizes)  # less than none, where jobs were claimed ahead
+        self._ahead = dict.fromkeys(kinds, 0)
         self._kinds = kinds
         self._weights = weights
         self._passed = dict.fromkeys(kinds, 0.0)  # slots given, by weight: the least goes next
@@ -56,13 +56,9 @@ class Slots:
             self._free[kind] -= count
         return count
 
-    def resize(self, kind: str, size: int) -> None:
-        """Have so many slots of this kind, now taken ones included."""
-        if size != self._sizes[kind]:
-            with self._changed:
-                self._free[kind] += size - self._sizes[kind]
-                self._sizes[kind] = size
-                self._changed.notify_all()
+    def allow_ahead(self, queue: str, count: int) -> None:
+        """Let the queue take so many threads more than there are, from now on: these jobs wait for one."""
+        self._ahead[queue] = count
 
     def give(self, kinds: Set[str], count: int = 1) -> None:
         """Give slots back, ``count`` of each kind."""
@@ -78,7 +74,7 @@ class Slots:
         return self._kinds[queue]
 
     def _available(self, queue: str) -> int:
-        return min(self._free[kind] for kind in self._kinds[queue])
+        return min(self._free[kind] + (self._ahead[queue] if kind == THREAD else 0) for kind in self._kinds[queue])
 
     def _is_next(self, queue: str) -> bool:
         rivals = [other for other in self._waiting if self._available(other) > 0]

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import Any
@@ -121,9 +121,6 @@ class Worker:
         self._idle = threading.Condition(self._lock)
         self._closed = False  # the grace is over: nothing more is begun
         self._gave_up = False
-        tasks = [task for queue in self._queues for task in queue.tasks.values()]
-        can_wait = all(task.retries > 0 for task in tasks) and not isolate and max_jobs is None
-        self.pace = Pace(allowed=can_wait)
         # Plain jobs that no thread has begun yet. For each there is a call of `_run_next` in the crew's queue.
         self._unbegun: deque[Started] = deque()
         self.crew = Crew(self._threads + len(self._queues), "boundq-job")  # one for each claimer's rounds
@@ -149,7 +146,7 @@ class Worker:
             self._settlers.start()
             self._keeper.start(self._lost)
             Ticker(self._queues, self._stopping).start()
-            claimers = [Claimer(self, queue) for queue in self._queues]
+            claimers = [self._claimer(queue) for queue in self._queues]
             for claimer in claimers:
                 claimer.start()
             pulse = self._pulse(claimers)
@@ -226,9 +223,10 @@ class Worker:
         self._gave_up = True
         self.stop()
 
-    def take_slots(self, queue: str) -> int:
+    def take_slots(self, claimer: Claimer) -> int:
         """Slots for a claim, of each kind that the queue needs; 0 when there is none yet. See `Slots.take`."""
-        self._slots.resize(THREAD, self._threads + self.pace.ahead)
+        queue = claimer.queue.name
+        self._slots.allow_ahead(queue, claimer.pace.ahead)
         left = MOST_JOBS if self._most is None else min(MOST_JOBS, max(self._most - self.claimed, 1))
         return self._slots.take(queue, left, 0.2)
 
@@ -294,6 +292,12 @@ class Worker:
             self._slots.give({kind}, sum(one.kind != kind for one in started))
         self._keep(started)
 
+    def _claimer(self, queue: Queue) -> Claimer:
+        kind = THREAD if THREAD in self._slots.kinds(queue.name) else LOOP
+        again = all(task.retries > 0 for task in queue.tasks.values())
+        pace = Pace(allowed=again and self._children is None and self._most is None)
+        return Claimer(self, queue, kind, pace)
+
     def _prepared(self, claimer: Claimer, lease: Lease, now: float) -> Started:
         queue = claimer.queue
         run = prepare_run(queue.tasks, lease)
@@ -352,7 +356,7 @@ class Worker:
             elif not one.job.cancelled:
                 began = time.monotonic()
                 verdict = self._perform(one, one.run)
-                self.pace.ran(time.monotonic() - began)
+                one.claimer.pace.ran(time.monotonic() - began)
         except BaseException as error:  # ours, not the handler's: the job is not done
             log.exception("queue %s: unexpected error in the run of job %s", one.queue, one.lease.id, extra=one.about)
             assert isinstance(one.run, Run)
@@ -479,11 +483,11 @@ class Worker:
         """What was claimed ahead, and has waited too long for a thread."""
         with contextlib.suppress(IndexError):
             if time.monotonic() - self._unbegun[0].at > STALE_SECONDS:
-                self.pace.slow()
-                self._give_back_unbegun()
+                for claimer in self._give_back_unbegun():
+                    claimer.pace.slow()
 
-    def _give_back_unbegun(self) -> None:
-        """What no thread has begun goes back to the head of its priority, for whoever has a thread."""
+    def _give_back_unbegun(self) -> Collection[Claimer]:
+        """What no thread has begun goes back to the head of its priority, for whoever has a thread; whose it was."""
         left = []
         with contextlib.suppress(IndexError):
             while True:
@@ -501,6 +505,7 @@ class Worker:
                 self._running.pop(one.key, None)
             self._idle.notify_all()
         self._slots.give({THREAD}, len(left))
+        return by_claimer
 
     def _grace_is_over(self) -> bool:
         return self._stopping.is_set() and time.monotonic() - self._stopped_at >= self._grace

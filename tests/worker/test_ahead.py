@@ -149,3 +149,30 @@ def test_no_more_handlers_at_once_than_threads(queue: Queue, work: Work) -> None
         queue.enqueue_many([counted.call()])
         assert idle.run() == 0
     assert max(most) <= 3
+
+
+def test_each_queue_has_a_pace_of_its_own(queue: Queue, work: Work) -> None:
+    """Short jobs of one queue are no reason to claim the long ones of another ahead."""
+    gate, began = threading.Event(), list[int]()
+    slow = Queue(f"{queue.name}.b", queue._target.url)
+
+    @queue.task
+    def short(key: int) -> None:
+        began.append(key)
+
+    @slow.task
+    def long() -> None:
+        gate.wait(30)
+
+    queue.enqueue_many([short.call(key) for key in range(500)])
+    running = work(queue, slow, threads=2)
+    wait_until(lambda: queue.stats().acked == 500, "the worker knows that they are short")
+    slow.enqueue_many([long.call() for _ in range(20)])
+    wait_until(lambda: slow.stats().active == 2, "two run")
+    queue.enqueue_many([short.call(key) for key in range(500, 520)])
+    wait_until(lambda: queue.stats().released, "the short ones wait for a thread, and are given back")
+    assert (slow.stats().deliveries, slow.stats().released) == (2, 0)
+    gate.set()
+    wait_until(lambda: (queue.stats().acked, slow.stats().acked) == (520, 20), "all are done")
+    assert running.stop() == 0
+    slow.close()
