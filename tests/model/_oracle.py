@@ -738,18 +738,19 @@ class Oracle:
 
     def _take(self, args: list[bytes], reply: list[Any], _after: Keyspace) -> None:
         mark, number, which, ids = args[0], int(args[1]), args[2].decode(), [raw.decode() for raw in args[3:]]
-        if mark and mark == self.purger and number <= self.batch:
+        known = int(bool(mark) and mark == self.purger)
+        if known and number <= self.batch:
             assert reply == [STATUS["REPEATED"], 0, *self.took]
             return
         if not ids:
             assert which == "begin"
             self.purger, self.batch, self.took = mark, number, (0, b"")
-            assert reply == [STATUS["OK"], 0, *self.took]
+            assert reply == [STATUS["OK"], 0, *self.took, known]
             return
         here = [job for job in (self.jobs.get(name) for name in ids) if job and job.place == which]
         bits = "".join(str(int(name in {job.id for job in here})) for name in ids)
         took = bytes(48 + int(bits[at : at + 6][::-1], 2) for at in range(0, len(bits), 6))
-        assert reply == [STATUS["OK"], len(here), number, took]
+        assert reply == [STATUS["OK"], len(here), number, took, known]
         if mark:
             self.purger, self.batch, self.took = mark, number, (number, took)
         for job in here:
