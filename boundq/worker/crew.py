@@ -1,8 +1,8 @@
 """
 Crew: threads that do what is put in their queue.
 
-Not a ThreadPoolExecutor: that makes a future of each call, which takes longer than all else that is done for a no-op
-job, and it has the interpreter wait at its exit for handlers that may never end.
+Not a ThreadPoolExecutor: that makes a future of each call, which nobody here asks for, and it has the interpreter wait
+at its exit for handlers that may never end.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ __all__ = ["Worker"]
 log = logging.getLogger("boundq.worker")
 
 OK, GAVE_UP = 0, 70
-# Seconds that killed child processes may take to be gone before their jobs are given back.
+# Seconds that child processes which were killed, and tasks which were cancelled, may take to be gone.
 DEATH = 0.3
 
 

@@ -45,7 +45,7 @@ def emails(server: Server, limits: Limits | None = None) -> Queue:
 
 def add(queue: Queue, count: int, **options: float) -> None:
     """So many jobs."""
-    send = queue.named("send", **options)  # type: ignore[arg-type]
+    send = queue.named("send", **options)  # type: ignore[arg-type]  # options by name
     for number in range(count):
         send.enqueue(number)
 

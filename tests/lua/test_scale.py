@@ -165,7 +165,7 @@ def purge_all(server: Server, client: redis.Redis, arm: Sized) -> list[float]:
             purged += removed
     assert purged == before.jobs + before.dead
     p99 = quantiles(times, n=100)[98]
-    print(f"{server.kind.id:11}purge        p50{median(times):6.2f} ms  p99{p99:6.2f}  max{max(times):6.2f}")  # noqa: T201
+    print(f"{server.kind.id:11}purge        p50{median(times):6.2f} ms  p99{p99:6.2f}  max{max(times):6.2f}")  # noqa: T201  # for -s
 
     stats = queue.stats()
     assert (stats.jobs, stats.bytes, stats.dead, stats.dead_bytes) == (0, 0, 0, 0)
