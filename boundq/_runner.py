@@ -161,4 +161,5 @@ def _converter(function: Callable[..., Any]) -> Callable[[list[Any], dict[str, A
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    return value if hint is Any else msgspec.convert(value, hint)
+    # What JSON had already in the type that is wanted, or wanted by nobody, stays as it is: so it is for most.
+    return value if hint is Any or type(value) is hint else msgspec.convert(value, hint)

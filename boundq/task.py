@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EnqueueOptions", "Enqueuer", "Task"]
 
+_ARGUMENTS = msgspec.json.Decoder(tuple[list[Any], dict[str, Any]])
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -161,4 +162,4 @@ def _admitted(outcome: Receipt | Rejection) -> Receipt:
 
 def run_arguments(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
     """The arguments out of a payload as `Enqueuer.call` wrote it."""
-    return msgspec.json.decode(payload, type=tuple[list[Any], dict[str, Any]])
+    return _ARGUMENTS.decode(payload)

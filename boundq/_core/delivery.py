@@ -132,11 +132,29 @@ class Deliveries:
         if answer.reply[0] == status.UNDECLARED and self._core.declared is not None:
             yield from self._core.attach(Session(), producer=False)
             answer = yield call
+        return self._claimed_or_registered(answer, lease_ms / 1000, time.monotonic())
+
+    def wait_and_claim(self, seconds: float, lease: float) -> Flow[tuple[list[Delivery], float]]:
+        """
+        `wait`, and then `claim_or_register` one job, in one exchange: the answer comes at once where there is a job.
+
+        The lease is taken to begin with the wait: how long the answer lay somewhere on its way cannot be told.
+        """
+        lease_ms, began = milliseconds(lease, "lease", least=100, most=LONGEST_LEASE), time.monotonic()
+        answer = yield self._claim_call(1, lease_ms, 2, (self._wake, seconds))
+        if answer.reply[0] == status.UNDECLARED:
+            return [], 0.0
+        claimed, pause = self._claimed_or_registered(answer, lease_ms / 1000, began)
+        if answer.trouble is not None and not claimed:
+            raise answer.trouble
+        return claimed, pause
+
+    def _claimed_or_registered(self, answer: Answer, lease: float, began: float) -> tuple[list[Delivery], float]:
         reply = self._core.check(answer)
         if reply[0] != status.OK:
             return [], IDLE_SECONDS
         if len(reply) > 5 or reply[4]:
-            return self._read(reply, lease_ms / 1000), 0.0
+            return self._read(reply, lease, began), 0.0
         return [], max(self._pause(IDLE_SECONDS, reply[3]), 0.005)
 
     def wait(self, seconds: float) -> Flow[bool]:
@@ -226,9 +244,10 @@ class Deliveries:
             pause = min(next_ms / 1000 + random.random() / 100, pause)
         return pause
 
-    def _read(self, reply: list[Any], lease: float) -> list[Delivery]:
+    def _read(self, reply: list[Any], lease: float, began: float | None = None) -> list[Delivery]:
+        """``began``: when the lease did, at the earliest; None: now, for want of better knowledge."""
         claimed, deadline = reply[1] / 1000, reply[2] / 1000
-        ends = time.monotonic() + lease
+        ends = (time.monotonic() if began is None else began) + lease
         found = []
         for at in range(5, len(reply), 3):
             job_id, fence, raw = as_text(reply[at]), reply[at + 1], reply[at + 2]

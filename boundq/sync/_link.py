@@ -28,6 +28,13 @@ class Once(Protocol):
     def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         """As `attempt`; or `Lost`."""
 
+    @property
+    def withdrawable(self) -> bool:
+        """Whether `withdraw` can be relied upon."""
+
+    def withdraw(self) -> None:
+        """See `Link.withdraw`."""
+
     def close(self) -> None: ...
 
 
@@ -105,6 +112,19 @@ class Link:
                 call = attempts.call = call.resend()
             time.sleep(pause)
 
+    @property
+    def withdrawable(self) -> bool:
+        """Whether `withdraw` can be relied upon, as far as is known: not before the first call."""
+        return self._once.withdrawable
+
+    def withdraw(self) -> None:
+        """
+        From another thread than the one that waits: let the server do nothing that it has not done by now.
+
+        That thread gets the answer where there is one, else `Withdrawn`.
+        """
+        self._once.withdraw()
+
     def close(self) -> None:
         """Hang up; the next call connects anew."""
         self._once.close()
@@ -123,10 +143,10 @@ class WireOnce:
         if self._wire is not None and self._wire.idle and self._wire.dead:
             self.close()
         replies: list[Any] = []
-        if self._wire is not None and isinstance(call, Call) and call.block is None:
-            replies = self._exchange(self._wire, call.packed(), 1, deadline)
-            if not isinstance(replies[0], ErrorReply):
-                return replies[0], None  # nearly always this is all there is to it
+        if self._wire is not None and isinstance(call, Call):
+            replies = self._exchange(self._wire, call.packed(), 2 if call.block else 1, deadline)
+            if not any(isinstance(reply, ErrorReply) for reply in replies):
+                return replies[-1], None  # nearly always this is all there is to it
         steps = attempt(call)
         try:
             send = next(steps)
@@ -179,6 +199,14 @@ class WireOnce:
             raise
         return self._wire
 
+    @property
+    def withdrawable(self) -> bool:
+        return self._wire is not None and self._wire.withdrawable
+
+    def withdraw(self) -> None:
+        if (wire := self._wire) is not None:
+            wire.withdraw()
+
     def close(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
@@ -222,6 +250,11 @@ class ClientOnce:
             return self.once(call, deadline)[0]
         except ErrorReply as error:
             return error
+
+    withdrawable = False
+
+    def withdraw(self) -> None:
+        """There is no telling what the client does."""
 
     def close(self) -> None:
         """The client is the user's."""

@@ -11,6 +11,7 @@ non-blocking, and each operation a `poll` and a call instead of a call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -30,6 +31,10 @@ _BUFFER = 65536
 _AT_ONCE = 65536
 # After so long without a word it is worth a look whether the server has hung up, in seconds.
 IDLE_SECONDS = 0.01
+
+
+class Withdrawn(Exception):
+    """The call was taken back (`Wire.withdraw`) before the server had done it."""
 
 
 class Wire:
@@ -61,6 +66,7 @@ class Wire:
         # Not so for TLS, whose reads are several; for gevent's sockets; and on Windows, which has other options.
         self._kernel = os.name == "posix" and type(self._socket).__module__ == "socket"
         self._timeout = 0.0
+        self._withdrawn = False
         if self._kernel:
             self._socket.settimeout(None)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -101,6 +107,8 @@ class Wire:
                     waited = True
                     size = sock.recv_into(self._buffer)
                     if size == 0:
+                        if self._withdrawn:
+                            raise Withdrawn
                         raise Lost("reset", True, "the server closed the connection")
                     reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer does; hiredis' stub says bytes
                     continue
@@ -165,6 +173,21 @@ class Wire:
             return False
         except (OSError, ValueError):  # ValueError: TLS sockets cannot peek; the exchange will tell
             return not hasattr(self._socket, "pending")
+
+    @property
+    def withdrawable(self) -> bool:
+        """Whether the connection can be closed by halves."""
+        return self._kernel
+
+    def withdraw(self) -> None:
+        """
+        Say no more, from another thread than the one in `exchange`: it gets its answer where the server has given one,
+        and `Withdrawn` where it has not, and will not: servers drop a client at the end of its input, with all that it
+        waits for.
+        """
+        self._withdrawn = True
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Hang up."""

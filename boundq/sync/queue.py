@@ -410,6 +410,11 @@ class Queue(BaseQueue):
         claimed, pause = self._run(self._deliveries.claim_or_register(n, lease, woken=woken))
         return [Lease(self, delivery) for delivery in claimed], pause
 
+    def _wait_and_claim(self, pause: float, lease: float) -> tuple[list[Lease], float]:
+        """As `_wait` and then `_claim_or_register` of one job, in one exchange."""
+        claimed, pause = self._run(self._deliveries.wait_and_claim(pause, lease))
+        return [Lease(self, delivery) for delivery in claimed], pause
+
     def _wait(self, pause: float) -> bool:
         return self._run(self._deliveries.wait(pause))
 

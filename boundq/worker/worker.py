@@ -151,10 +151,13 @@ class Worker:
                 claimer.start()
             pulse = self._pulse(claimers)
             for claimer in claimers:
-                # A wait without end would keep signals waiting. One that waits on the server claims no more.
-                while not claimer.over.wait(0.05) and not (
-                    self._stopping.is_set() and (claimer.waits or self._grace_is_over())
-                ):
+                # A wait without end would keep signals waiting.
+                while not claimer.over.wait(0.05):
+                    if self.stopping:
+                        for one in claimers:
+                            one.withdraw()
+                    if self._leaves_alone(claimer):
+                        break
                     self._give_back_stale()
             self._wait_for_running()
             self._give_back()
@@ -229,6 +232,10 @@ class Worker:
         self._slots.allow_ahead(queue, claimer.pace.ahead)
         left = MOST_JOBS if self._most is None else min(MOST_JOBS, max(self._most - self.claimed, 1))
         return self._slots.take(queue, left, 0.2)
+
+    def take_free_slot(self, claimer: Claimer) -> bool:
+        """A slot of each kind that the queue needs, if there is one at once."""
+        return self._slots.take(claimer.queue.name, 1, 0.0) > 0
 
     def give_slots(self, queue: str, count: int) -> None:
         """Those that the claim did not need."""
@@ -507,6 +514,11 @@ class Worker:
         self._slots.give({THREAD}, len(left))
         return by_claimer
 
+    def _leaves_alone(self, claimer: Claimer) -> bool:
+        """Whether a stop waits for this claimer no longer: the server does not answer, so it will bring no job."""
+        stopped = time.monotonic() - self._stopped_at if self._stopping.is_set() else 0.0
+        return self._grace_is_over() or (claimer.waits and stopped >= DEATH)
+
     def _grace_is_over(self) -> bool:
         return self._stopping.is_set() and time.monotonic() - self._stopped_at >= self._grace
 
@@ -634,6 +646,7 @@ def _tell(one: Started, verdict: Verdict) -> None:
     )
 
 
+@functools.lru_cache(1024)
 def _kind(function: Any) -> str:
     return LOOP if inspect.iscoroutinefunction(function) else THREAD
 

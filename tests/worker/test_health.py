@@ -167,8 +167,8 @@ def test_a_hanging_loop_is_not_well(any_server: Server, queue_name: str, tmp_pat
         go_on.set()
         wait_until(lambda: well(path, max_age=LEAST_AGE), "it turns again", 30)
 
-        hangs, claim = threading.Event(), queue._claim_or_register
-        queue._claim_or_register = lambda *_, **__: hangs.wait(60) and claim(1, 30, woken=False)  # type: ignore[method-assign]
+        hangs = threading.Event()
+        queue._wait_and_claim = lambda *_: ([], 0.0 if hangs.wait(60) else 1.0)  # type: ignore[method-assign]
         no_round = f"queue {queue_name} has ended no round for"
         wait_until(lambda: says(path, no_round, max_age=LEAST_AGE), "the claim hangs", 30)
         hangs.set()
