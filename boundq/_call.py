@@ -47,7 +47,7 @@ class Call(NamedTuple):
     def packed(self) -> bytes:
         """The bytes to send: its BLPOP, if it has one, and its EVALSHA."""
         words = 3 + len(self.keys) + len(self.args)
-        command = b"*%d\r\n%b%b" % (words, _opening(self.script.sha, self.keys), _words(self.args))
+        command = b"*%d\r\n%b%b" % (words, opening(self.script.sha, self.keys), _words(self.args))
         if self.block:
             key, seconds = self.block
             return pack(b"BLPOP", key, f"{seconds:.3f}") + command
@@ -174,7 +174,7 @@ def pack(*words: bytes | str | int) -> bytes:
 
 
 @lru_cache(1024)
-def _opening(sha: bytes, keys: tuple[bytes, ...]) -> bytes:
+def opening(sha: bytes, keys: tuple[bytes, ...]) -> bytes:
     """What all calls of a script with these keys begin with, but for the number of words."""
     return _words((b"EVALSHA", sha, len(keys), *keys))
 

@@ -49,6 +49,11 @@ class Gate:
             return True
 
     @property
+    def troubled(self) -> bool:
+        """Whether anything failed since it last went well."""
+        return self._failures > 0
+
+    @property
     def wait(self) -> float:
         """Seconds until it may be worth asking again."""
         return max(self._next - time.monotonic(), 0.001)

@@ -106,6 +106,13 @@ def lost_introducing(reply: ErrorReply) -> Lost:
     return Lost(reason, False, reply.text)
 
 
+def give_up_at(deadline: float, waits: float = 0.0) -> float:
+    """See `Attempts.give_up_at`; ``waits``: seconds of waiting on a list that do not count."""
+    now = time.monotonic()
+    left = deadline - now - waits
+    return deadline if left < 1 else now + waits + left / 2
+
+
 class Attempts:
     """
     The attempts at one call, up to its deadline.
@@ -136,12 +143,9 @@ class Attempts:
         Half of what is left where the call may be sent again: a connection that silently died leaves time for
         another. All of it otherwise. Time spent on a list does not count.
         """
-        now = time.monotonic()
-        waits = self.call.block[1] if self.call.block else 0.0
-        left = self.deadline - now - waits
-        if not self.call.repeat or left < 1:
+        if not self.call.repeat:
             return self.deadline
-        return now + waits + left / 2
+        return give_up_at(self.deadline, self.call.block[1] if self.call.block else 0.0)
 
     def lost(self, lost: Lost) -> float:
         """Seconds to wait before the next attempt, or the error that ends the call."""

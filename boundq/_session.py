@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from boundq._job import Prepared
+
 # How old a reading of the server's clock may be: it stamps `created`, from which ages are shown.
 CLOCK_SECONDS = 60.0
 
@@ -14,11 +16,12 @@ class Session:
     before the next one is numbered.
     """
 
-    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "field", "producer")
+    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "field", "opening", "producer")
 
     def __init__(self) -> None:
         self.producer = 0  # 0: not enlisted
         self.field = b""
+        self.opening = b""  # what plain calls begin with, up to their own arguments
         self._nonce = b""
         self._number = 0
         self._offset_ms = 0.0
@@ -50,6 +53,15 @@ class Session:
         """The server said what time it is."""
         self._read_at = time.monotonic()
         self._offset_ms = server_ms - self._read_at * 1000
+
+    def plain_call(self, job: Prepared) -> bytes:
+        """The bytes of a new call that adds this job, for the script ``enqueue``."""
+        self._number += 1
+        created = job.created or round(self._offset_ms + time.monotonic() * 1000).to_bytes(6, "big")
+        return b"%b$%d\r\n%b\r\n$18\r\n%b%010d\r\n$1\r\n0\r\n$1\r\n%d\r\n$%d\r\n%b%b%b\r\n" % (
+            *(self.opening, len(self.field), self.field, self._nonce, self._number, job.level),
+            *(job.size, job.head, created, job.rest),
+        )
 
     @property
     def stale(self) -> bool:

@@ -79,23 +79,32 @@ class Said(NamedTuple):
 
 
 class Admission:
-    """Flows that enqueue into one queue."""
+    """
+    Flows that enqueue into one queue.
+
+    Attributes:
+        plain_keys: Of the script ``enqueue``.
+        memory: The gate before a server that is out of memory.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._plain_keys = core.keys.of("state", "jobs", "wake")
+        self.plain_keys = core.keys.of("state", "jobs", "wake")
         self._general_keys = core.keys.of(
             *("state", "jobs", "wake", "room", "turn", "unique", "windows"),
             *("due0", "due1", "due2", "due3", "dead", "leases"),
         )
         self._room, self._turn = core.keys.of("room", "turn")
-        self._memory = Gate(MEMORY_SECONDS)
+        self.memory = Gate(MEMORY_SECONDS)
 
-    def enqueue(self, session: Session, jobs: Sequence[Prepared], *, atomic: bool = False) -> Flow[list[Outcome]]:
+    def enqueue(
+        self, session: Session, jobs: Sequence[Prepared], *, atomic: bool = False, again: bool = False
+    ) -> Flow[list[Outcome]]:
         """
         Add the longest prefix of the jobs that fits, or, ``atomic``, all or none.
 
         The list has a `Receipt` for each admitted job, in order, and after them one `Rejection` if not all were.
+        ``again``: the call has been given its number, it may even have been sent.
         """
         size = jobs[0].size if len(jobs) == 1 else max(job.size for job in jobs)
         known = session.producer != 0 and size <= (self._core.max_job_bytes or 0)
@@ -106,7 +115,7 @@ class Admission:
                 return [refusal]
             before = yield from self.enqueue(session, jobs[:first])
             return [*before, refusal] if isinstance(before[-1], Receipt) and len(before) == first else before
-        said = yield from self._numbered(session, jobs, Attempt(atomic=atomic))
+        said = yield from self._numbered(session, jobs, Attempt(atomic=atomic, again=again))
         return said.outcomes
 
     def enqueue_waiting(self, session: Session, job: Prepared, wait: float) -> Flow[Outcome]:
@@ -171,7 +180,7 @@ class Admission:
     def _numbered(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Flow[Said]:
         """One attempt at a numbered call, until the server has an answer to it."""
         final = attempt.wait in (_NO, _LEAVE)
-        if not self._memory.open() and not (final and attempt.resent):
+        if not self.memory.open() and not (final and attempt.resent):
             refusal = Rejection(self._core.name, "memory", requested=len(jobs))
             return Said([refusal], _ROOM, attempt.resent, attempt.again)
         if session.producer == 0 or session.stale:
@@ -194,12 +203,12 @@ class Admission:
                 call = call.resend() if resent else call
                 answer = yield call._replace(block=block) if block else call
             except Full:
-                self._memory.close()
+                self.memory.close()
                 if final and resent:
                     raise Unavailable(self._core.name, "unknown", "memory", "and an earlier answer was lost") from None
                 refusal = Rejection(self._core.name, "memory", requested=len(jobs))
                 return Said([refusal], _ROOM, resent, asked=True)
-            self._memory.reopen()
+            self.memory.reopen()
             resent, block = resent or answer.resent, None
             code = answer.reply[0]
             if code == status.GENERAL:
@@ -224,7 +233,7 @@ class Admission:
         created = session.created()
         envelopes = [job.envelope(created) for job in jobs]
         head = (session.field, session.number, int(attempt.atomic), jobs[0].level)
-        return Call(load("enqueue"), self._plain_keys, (*head, *envelopes), flags=FLAGS)
+        return Call(load("enqueue"), self.plain_keys, (*head, *envelopes), flags=FLAGS)
 
     def _general(self, session: Session, jobs: Sequence[Prepared], attempt: Attempt) -> Call:
         created = session.created()

@@ -14,6 +14,7 @@ from boundq._core.audit import Auditing
 from boundq._core.base import Core
 from boundq._core.control import Control
 from boundq._core.delivery import Deliveries, Delivery, Lost, Settlement
+from boundq._core.express import Express
 from boundq._core.inspection import Inspection
 from boundq._job import JobOptions, Prepared, prepare
 from boundq._keys import check_name
@@ -67,6 +68,7 @@ class BaseQueue:
         self._deadline = seconds(deadline, "deadline", least=0.001)
         self._target = target_of(url_or_client)
         self._admission = Admission(self._core)
+        self._express = Express(self._core, self._admission)
         self._deliveries = Deliveries(self._core)
         self._inspection = Inspection(self._core)
         self._control = Control(self._core)

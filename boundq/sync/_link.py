@@ -13,13 +13,16 @@ from boundq._attempt import Address, Send, attempt
 from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Several, Wait
 from boundq._connect import check_kind, is_foreign
 from boundq._gate import GATE_SECONDS, Gate
-from boundq._retry import Attempts, ErrorReply, Lost
+from boundq._retry import Attempts, ErrorReply, Lost, give_up_at
 from boundq._session import Session
 from boundq._target import Target
 from boundq.errors import Unavailable
 from boundq.sync._wire import Wire
 
 R = TypeVar("R")
+# After so many seconds without a word on a connection it is worth a look whether the server has hung up: before any
+# call; before one that may simply be sent again.
+IDLE_SECONDS, LOOK_SECONDS = 0.01, 0.25
 
 
 class Once(Protocol):
@@ -27,6 +30,9 @@ class Once(Protocol):
 
     def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         """As `attempt`; or `Lost`."""
+
+    def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        """See `Link.express`."""
 
     @property
     def withdrawable(self) -> bool:
@@ -59,7 +65,19 @@ class Link:
             session = self._sessions[queue] = Session()
         return session
 
-    def drive(self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False) -> R:
+    def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        """
+        One attempt at a call that may be sent again: a write, and the script's reply.
+
+        Returns:
+            None where there is none: the way is not clear, or the server answered with an error; nothing was done.
+
+        Raises:
+            Lost: Give it to `drive`, with a flow that makes the same call.
+        """
+        return None if self._gate.troubled else self._once.express(data, give_up_at(deadline))
+
+    def drive(self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False, failed: Lost | None = None) -> R:
         """
         Run a flow to its end.
 
@@ -67,6 +85,7 @@ class Link:
             queue: Its name, for errors.
             flow: What to do.
             seconds: For the whole flow, time spent waiting on a list apart; ``each``: for each of its calls.
+            failed: How a first attempt at its first call went.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -75,7 +94,8 @@ class Link:
                 if each or call.block:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
                 try:
-                    answer = self._answer(queue, call, deadline)
+                    answer = self._answer(queue, call, deadline, failed)
+                    failed = None
                 except Exception as error:  # the flow may know what to do; it raises it where it does not
                     call = flow.throw(error)
                 else:
@@ -86,22 +106,25 @@ class Link:
         except Full as full:  # of a call that the server should let through
             raise Unavailable(queue, "not_sent", "memory", str(full.__cause__)) from full
 
-    def _answer(self, queue: str, call: Request | Pause, deadline: float) -> Answer:
+    def _answer(self, queue: str, call: Request | Pause, deadline: float, failed: Lost | None) -> Answer:
         if isinstance(call, Pause):
             time.sleep(call.seconds)
             return Answer(None, resent=False)
-        return self._exchange(queue, call, deadline)
+        return self._exchange(queue, call, deadline, failed)
 
-    def _exchange(self, queue: str, call: Request, deadline: float) -> Answer:
+    def _exchange(self, queue: str, call: Request, deadline: float, failed: Lost | None) -> Answer:
         attempts = Attempts(queue, call, deadline)
         while True:
             try:
+                if failed is not None:
+                    raise failed
                 if self._gate.open():
                     reply, trouble = self._once.once(call, attempts.give_up_at)
                     self._gate.reopen()
                     return Answer(reply, attempts.resent, attempts.error_of(trouble) if trouble else None)
                 pause = attempts.gate_is_shut(self._gate.wait, self._gate.reason)
             except Lost as lost:
+                failed = None
                 self._gate.close(lost.reason)
                 pause = attempts.lost(lost)
             except ErrorReply as error:
@@ -140,7 +163,7 @@ class WireOnce:
         self._wire: Wire | None = None
 
     def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
-        if self._wire is not None and self._wire.idle and self._wire.dead:
+        if self._wire is not None and self._wire.idle(IDLE_SECONDS) and self._wire.dead:
             self.close()
         replies: list[Any] = []
         if self._wire is not None and isinstance(call, Call):
@@ -161,6 +184,13 @@ class WireOnce:
             if reply.elsewhere:
                 self.close()
             raise
+
+    def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        wire = self._wire
+        if wire is None or (wire.idle(LOOK_SECONDS) and wire.dead):
+            return None
+        (reply,) = self._exchange(wire, data, 1, deadline)
+        return None if isinstance(reply, ErrorReply) else reply
 
     def _write(self, send: Send, deadline: float) -> list[Any]:
         if send.once:
@@ -250,6 +280,9 @@ class ClientOnce:
             return self.once(call, deadline)[0]
         except ErrorReply as error:
             return error
+
+    def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        return None
 
     withdrawable = False
 

@@ -29,8 +29,6 @@ _NOTHING = object()
 _BUFFER = 65536
 # More than the kernel takes at once may wait for room several times; then Python looks at the clock in between.
 _AT_ONCE = 65536
-# After so long without a word it is worth a look whether the server has hung up, in seconds.
-IDLE_SECONDS = 0.01
 
 
 class Withdrawn(Exception):
@@ -156,10 +154,9 @@ class Wire:
             return None
         return ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else None
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing was said on it for a while, so that the server may have hung up."""
-        return time.monotonic() - self._used_at > IDLE_SECONDS
+    def idle(self, seconds: float) -> bool:
+        """Whether nothing was said on it for so long."""
+        return time.monotonic() - self._used_at > seconds
 
     @property
     def dead(self) -> bool:

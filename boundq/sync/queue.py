@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -14,6 +15,7 @@ from boundq._core.inspection import Recount
 from boundq._core.queue import BaseQueue, Bulk
 from boundq._core.selection import select
 from boundq._job import JobOptions, Prepared
+from boundq._retry import Lost
 from boundq._sizes import seconds
 from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
@@ -384,12 +386,22 @@ class Queue(BaseQueue):
         return self._send(job, call)
 
     def _send(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
-        wait, deadline = self._call_times(call)
+        wait, seconds = self._call_times(call) if call else (0.0, self._deadline)
         link = self._hub.link()
         session = link.session(self.name)
         if wait:
-            return link.drive(self.name, self._admission.enqueue_waiting(session, job, wait), deadline)
-        (outcome,) = link.drive(self.name, self._admission.enqueue(session, [job]), deadline)
+            return link.drive(self.name, self._admission.enqueue_waiting(session, job, wait), seconds)
+        deadline, request = time.monotonic() + seconds, self._express.request(session, job)
+        failed = None
+        if request is not None:
+            try:
+                reply = link.express(request, deadline)
+                if reply is not None and (outcome := self._express.outcome(reply)) is not None:
+                    return outcome
+            except Lost as lost:
+                failed = lost
+        flow = self._admission.enqueue(session, [job], again=request is not None)
+        (outcome,) = link.drive(self.name, flow, deadline - time.monotonic(), failed=failed)
         return outcome
 
     def _turn(

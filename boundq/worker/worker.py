@@ -245,10 +245,10 @@ class Worker:
         """Whether this delivery runs now."""
         return (queue.name, lease.id, lease.delivery.fence) in self._running
 
-    def wait_for_an_end(self) -> None:
-        """Until a job ends, or for a moment."""
+    def wait_for_an_end(self, seconds: float = 0.1) -> None:
+        """Until a job ends, for so many seconds at most."""
         with self._idle:
-            self._idle.wait(0.1)
+            self._idle.wait(seconds)
 
     def wait_for_stop(self, seconds: float) -> None:
         """So long, unless the worker is told to stop."""
