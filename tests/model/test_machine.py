@@ -448,12 +448,14 @@ class Machine(RuleBasedStateMachine):
         self.calm()
 
     @precondition(lambda self: self.oracle.limits)  # _claim_or_register does not create a queue
-    @rule(n=st.integers(1, 3), meanwhile=meanwhile)
-    def idle(self, n: int, meanwhile: list[str]) -> None:
-        """A worker finds nothing, waits, and is woken or not."""
+    @rule(n=st.integers(1, 3), together=st.booleans(), meanwhile=meanwhile)
+    def idle(self, n: int, together: bool, meanwhile: list[str]) -> None:
+        """A worker finds nothing, waits, and is woken or not; its next claim comes after the wait, or with it."""
         self.trouble([], meanwhile)
         found, pause = self.queues[0]._claim_or_register(n, 30, woken=False)
-        if pause:
+        if pause and together:
+            found, _ = self.queues[0]._wait_and_claim(pause, 30)
+        elif pause:
             woken = self.queues[0]._wait(pause)
             found, _ = self.queues[0]._claim_or_register(n, 30, woken=woken)
         self.leases += found
