@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar
 
@@ -48,7 +48,7 @@ class SyncShell(Protocol):
 class AsyncShell(Protocol):
     """What a task needs of an `AsyncQueue`."""
 
-    async def _admit(self, job: Prepared, call: CallOptions) -> Receipt | Rejection: ...
+    def _admit(self, job: Prepared, call: CallOptions) -> Coroutine[Any, Any, Receipt | Rejection]: ...
 
 
 class Home(Protocol):
@@ -74,12 +74,20 @@ class Enqueuer(Generic[P]):
         self.name = name
         self._job: JobOptions = {}
         self._call: CallOptions = {}
+        self._mould: Prepared | None = None  # of its jobs, where all are alike but for the payload
         for key, value in options.items():
             (self._call if key in CallOptions.__annotations__ else self._job)[key] = value  # type: ignore[literal-required]  # keys of the union, split
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """A job for `Queue.enqueue_many`, not sent yet. ``wait`` and ``deadline`` do not go with it."""
         payload = encode_arguments(self._home.name, self.name, args, kwargs)
+        mould = self._mould
+        if mould is None:
+            mould = prepare(self._home.name, self.name, b"", self._job)
+            if mould.plain:
+                self._mould = mould
+        if mould.plain:
+            return Prepared(mould.level, mould.head, mould.rest + payload, task=self.name)
         return prepare(self._home.name, self.name, payload, self._job)
 
     def try_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
@@ -95,7 +103,7 @@ class Enqueuer(Generic[P]):
             Unavailable: No answer; see its ``outcome``.
             DataError: Arguments that JSON cannot hold; nothing was sent.
         """
-        return _admitted(self.try_enqueue(*args, **kwargs))
+        return _admitted(self._home.sync._admit(self.call(*args, **kwargs), self._call))
 
     async def atry_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
         """`try_enqueue` for asyncio."""
@@ -103,7 +111,7 @@ class Enqueuer(Generic[P]):
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """`enqueue` for asyncio."""
-        return _admitted(await self.atry_enqueue(*args, **kwargs))
+        return _admitted(await self._home.aio._admit(self.call(*args, **kwargs), self._call))
 
 
 class Task(Enqueuer[P], Generic[P, R]):

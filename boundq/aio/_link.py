@@ -15,7 +15,7 @@ from boundq._attempt import Address, Send, attempt
 from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Several, Wait
 from boundq._connect import check_kind, is_foreign
 from boundq._gate import GATE_SECONDS, Gate
-from boundq._retry import Attempts, ErrorReply, Lost
+from boundq._retry import Attempts, ErrorReply, Lost, give_up_at
 from boundq._session import Session
 from boundq._target import Target
 from boundq.aio._wire import Wire, open_wire
@@ -32,6 +32,9 @@ class Once(Protocol):
 
     async def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         """As `attempt`; or `Lost`."""
+
+    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        """See `Link.express`."""
 
     async def close(self) -> None: ...
 
@@ -60,7 +63,21 @@ class Link:
         finally:
             idle.append(session)
 
-    async def drive(self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False) -> R:
+    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        """
+        One attempt at a call that may be sent again: a write, and the script's reply.
+
+        Returns:
+            None where there is none: the way is not clear, or the server answered with an error; nothing was done.
+
+        Raises:
+            Lost: Give it to `drive`, with a flow that makes the same call.
+        """
+        return None if self._gate.troubled else await self._once.express(data, give_up_at(deadline))
+
+    async def drive(
+        self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False, failed: Lost | None = None
+    ) -> R:
         """
         Run a flow to its end.
 
@@ -68,6 +85,7 @@ class Link:
             queue: Its name, for errors.
             flow: What to do.
             seconds: For the whole flow, time spent waiting on a list apart; ``each``: for each of its calls.
+            failed: How a first attempt at its first call went.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -76,7 +94,8 @@ class Link:
                 if each or call.block:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
                 try:
-                    answer = await self._answer(queue, call, deadline)
+                    answer = await self._answer(queue, call, deadline, failed)
+                    failed = None
                 except Exception as error:  # the flow may know what to do; it raises it where it does not
                     call = flow.throw(error)
                 else:
@@ -87,22 +106,25 @@ class Link:
         except Full as full:  # of a call that the server should let through
             raise Unavailable(queue, "not_sent", "memory", str(full.__cause__)) from full
 
-    async def _answer(self, queue: str, call: Request | Pause, deadline: float) -> Answer:
+    async def _answer(self, queue: str, call: Request | Pause, deadline: float, failed: Lost | None) -> Answer:
         if isinstance(call, Pause):
             await asyncio.sleep(call.seconds)
             return Answer(None, resent=False)
-        return await self._exchange(queue, call, deadline)
+        return await self._exchange(queue, call, deadline, failed)
 
-    async def _exchange(self, queue: str, call: Request, deadline: float) -> Answer:
+    async def _exchange(self, queue: str, call: Request, deadline: float, failed: Lost | None) -> Answer:
         attempts = Attempts(queue, call, deadline)
         while True:
             try:
+                if failed is not None:
+                    raise failed
                 if self._gate.open():
                     reply, trouble = await self._once.once(call, attempts.give_up_at)
                     self._gate.reopen()
                     return Answer(reply, attempts.resent, attempts.error_of(trouble) if trouble else None)
                 pause = attempts.gate_is_shut(self._gate.wait, self._gate.reason)
             except Lost as lost:
+                failed = None
                 self._gate.close(lost.reason)
                 pause = attempts.lost(lost)
             except ErrorReply as error:
@@ -144,6 +166,17 @@ class WireOnce:
                 self._hang_up()
             raise
 
+    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        wire = self._shared
+        if wire is None or wire.closed:
+            return None
+        try:
+            (reply,) = await wire.exchange(data, 1, deadline)
+        except Lost as lost:
+            _hang_up_if_dead(wire, lost)
+            raise
+        return None if isinstance(reply, ErrorReply) else reply
+
     async def _write(self, send: Send, deadline: float) -> list[Any]:
         if send.home:
             self._hang_up()
@@ -156,12 +189,11 @@ class WireOnce:
             wire = await self._get_shared(deadline)
         answered = False
         try:
-            replies = await wire.exchange(send.data, send.replies, _left(deadline))
+            replies = await wire.exchange(send.data, send.replies, deadline)
             answered = True
             return replies
         except Lost as lost:
-            if lost.reason == "timeout" and time.monotonic() - wire.heard_at > SILENCE:
-                wire.close()
+            _hang_up_if_dead(wire, lost)
             raise
         finally:
             if send.once or (send.waits and not answered):
@@ -254,8 +286,16 @@ class ClientOnce:
     async def _do(self, *command: Any) -> Any:
         return await self._client.execute_command(*command)
 
+    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+        return None
+
     async def close(self) -> None:
         """The client is the user's."""
+
+
+def _hang_up_if_dead(wire: Wire, lost: Lost) -> None:
+    if lost.reason == "timeout" and time.monotonic() - wire.heard_at > SILENCE:
+        wire.close()
 
 
 async def _primary(target: Target, sentinels: deque[Address], deadline: float) -> Address:
@@ -311,11 +351,17 @@ class Hub:
             hub = cls._hubs[key] = cls(target)
         return hub
 
+    def here(self) -> Link | None:
+        """The running loop's link, if it has one by now."""
+        return self._links.get(asyncio.get_running_loop())
+
     async def link(self) -> Link:
         """The running loop's link."""
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
+            for other in [other for other in self._links if other.is_closed()]:
+                self._links.pop(other, None)  # their links hold on to them
             target = await loop.run_in_executor(None, _started, self._target) if self._embedded else self._target
             link = self._links.setdefault(loop, Link(target, self._gate))
         return link

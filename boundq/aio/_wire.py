@@ -9,6 +9,7 @@ gets our protocol, which feeds hiredis and wakes who waits: no stream, no reader
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import deque
@@ -19,6 +20,7 @@ import hiredis
 from boundq._connect import introduction, lost_connecting, make_connection
 from boundq._retry import ErrorReply, Lost, check_introduced, lost_introducing
 from boundq._target import Target
+from boundq.aio._overdue import Overdue
 
 _NOTHING = object()
 
@@ -29,8 +31,9 @@ class Wire(asyncio.Protocol):
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        # Who waits, in order: how many replies, those that came, and whom to tell.
-        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]]]] = deque()
+        # Who waits, in order: how many replies, those that came, whom to tell, and until when.
+        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]], float]] = deque()
+        self._overdue = Overdue(self._expire)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = connection._writer.transport
         self._transport.set_protocol(self)
@@ -41,9 +44,10 @@ class Wire(asyncio.Protocol):
         # `asyncio.run` cancels what still runs at its end: that hangs up for those who forgot to close.
         self._keeper = self._loop.create_task(self._keep())
 
-    def exchange(self, data: bytes, count: int, seconds: float) -> asyncio.Future[list[Any]]:
+    def exchange(self, data: bytes, count: int, deadline: float) -> asyncio.Future[list[Any]]:
         """
-        Write, and a future of ``count`` replies, error replies among them as `ErrorReply`.
+        Write, and a future of ``count`` replies, error replies among them as `ErrorReply`; until ``deadline`` on the
+        monotonic clock.
 
         The future fails with `Lost` when the connection breaks or the time is over. Who no longer waits has its
         replies thrown away when they come.
@@ -53,10 +57,9 @@ class Wire(asyncio.Protocol):
             farewell = self._farewell
             future.set_exception(lost_introducing(farewell) if farewell else Lost("reset", False, "closed"))
             return future
-        self._waiting.append((count, [], future))
+        self._waiting.append((count, [], future, deadline))
         self._transport.write(data)
-        timer = self._loop.call_later(max(seconds, 0.001), _expire, future)
-        future.add_done_callback(lambda _: timer.cancel())
+        self._overdue.look_at(deadline)
         return future
 
     def data_received(self, data: bytes) -> None:
@@ -70,7 +73,7 @@ class Wire(asyncio.Protocol):
                     if isinstance(reply, hiredis.ReplyError):
                         self._farewell = ErrorReply(str(reply))  # no free connection, say
                     return self.close()
-                count, replies, future = self._waiting[0]
+                count, replies, future, _ = self._waiting[0]
                 replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
                 if len(replies) == count:
                     self._waiting.popleft()
@@ -113,11 +116,22 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, lost: Lost) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for _, _, future in waiting:
+        for _, _, future, _ in waiting:
             if not future.done():
                 future.set_exception(lost)
 
+    def _expire(self, now: float) -> float:
+        next_deadline = math.inf
+        for _, _, future, deadline in self._waiting:
+            if not future.done():
+                if deadline <= now:
+                    future.set_exception(Lost("timeout", True, "no answer in time"))
+                else:
+                    next_deadline = min(next_deadline, deadline)
+        return next_deadline
+
     def _end(self) -> None:
+        self._overdue.close()
         if not self._gone.done():
             self._gone.set_result(None)
         # redis-py's connection would warn that nobody closed it.
@@ -128,11 +142,6 @@ class Wire(asyncio.Protocol):
             await self._gone
         finally:
             self.close()
-
-
-def _expire(future: asyncio.Future[list[Any]]) -> None:
-    if not future.done():
-        future.set_exception(Lost("timeout", True, "no answer in time"))
 
 
 async def open_wire(target: Target, address: tuple[str, int] | None, seconds: float) -> Wire:
@@ -157,7 +166,7 @@ async def open_wire(target: Target, address: tuple[str, int] | None, seconds: fl
     wire = Wire(connection)
     words = introduction(connection)
     try:
-        check_introduced(await wire.exchange(b"".join(words), len(words), ends - time.monotonic()))
+        check_introduced(await wire.exchange(b"".join(words), len(words), ends))
     except Lost as lost:
         wire.close()
         raise lost.unsent() from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from os import PathLike
@@ -23,6 +23,7 @@ from boundq.aio.lease import AsyncLease
 from boundq.errors import BoundqError, ConfigError
 from boundq.lease import BaseLease
 from boundq.limits import Limits
+from boundq.middleware import Hooks
 from boundq.model import (
     EnqueueResult,
     Event,
@@ -394,12 +395,17 @@ class AsyncQueue(BaseQueue):
         """This queue."""
         return self
 
-    async def _admit(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
+    def _admit(self, job: Prepared, call: CallOptions) -> Coroutine[Any, Any, Receipt | Rejection]:
         if self._hooks is not None:
-            with self._hooks.sending(job) as sending:
-                sending.outcome = outcome = await self._send(sending.job, call)
-                return outcome
-        return await self._send(job, call)
+            return self._send_announced(self._hooks, job, call)
+        if not call and (link := self._hub.here()) is not None:
+            return self._combiner(link).enqueue(job, self._deadline)
+        return self._send(job, call)
+
+    async def _send_announced(self, hooks: Hooks, job: Prepared, call: CallOptions) -> Receipt | Rejection:
+        with hooks.sending(job) as sending:
+            sending.outcome = outcome = await self._send(sending.job, call)
+            return outcome
 
     async def _send(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
         wait, seconds_left = self._call_times(call)
@@ -408,10 +414,14 @@ class AsyncQueue(BaseQueue):
             with link.session(self.name) as session:
                 flow = self._admission.enqueue_waiting(session, job, wait)
                 return await link.drive(self.name, flow, seconds_left)
+        return await self._combiner(link).enqueue(job, seconds_left)
+
+    def _combiner(self, link: Link) -> Combiner:
         combiner = self._combiners.get(link)
         if combiner is None:
-            combiner = self._combiners[link] = Combiner(self.name, self._admission, link, self._deadline)
-        return await combiner.enqueue(job, seconds_left)
+            combiner = Combiner(self.name, self._admission, self._express, link, self._deadline)
+            self._combiners[link] = combiner
+        return combiner
 
     async def _run(self, flow: Flow[R], *, each: bool = False) -> R:
         link = await self._hub.link()
