@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from boundq._job import Prepared
 
@@ -16,12 +17,11 @@ class Session:
     before the next one is numbered.
     """
 
-    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "field", "opening", "producer")
+    __slots__ = ("_nonce", "_number", "_offset_ms", "_read_at", "field", "producer")
 
     def __init__(self) -> None:
         self.producer = 0  # 0: not enlisted
         self.field = b""
-        self.opening = b""  # what plain calls begin with, up to their own arguments
         self._nonce = b""
         self._number = 0
         self._offset_ms = 0.0
@@ -54,14 +54,18 @@ class Session:
         self._read_at = time.monotonic()
         self._offset_ms = server_ms - self._read_at * 1000
 
-    def plain_call(self, job: Prepared) -> bytes:
-        """The bytes of a new call that adds this job, for the script ``enqueue``."""
+    def plain_call(self, opening: bytes, jobs: Sequence[Prepared]) -> bytes:
+        """The bytes of a new call that adds these jobs of one priority, for the script ``enqueue``, which `opening` calls."""
         self._number += 1
-        created = job.created or round(self._offset_ms + time.monotonic() * 1000).to_bytes(6, "big")
-        return b"%b$%d\r\n%b\r\n$18\r\n%b%010d\r\n$1\r\n0\r\n$1\r\n%d\r\n$%d\r\n%b%b%b\r\n" % (
-            *(self.opening, len(self.field), self.field, self._nonce, self._number, job.level),
-            *(job.size, job.head, created, job.rest),
-        )
+        now = round(self._offset_ms + time.monotonic() * 1000).to_bytes(6, "big")
+        parts = [
+            b"*%d\r\n%b$%d\r\n%b\r\n$18\r\n%b%010d\r\n$1\r\n0\r\n$1\r\n%d\r\n"
+            % (10 + len(jobs), opening, len(self.field), self.field, self._nonce, self._number, jobs[0].level)
+        ]
+        for job in jobs:
+            rest = job.rest
+            parts.append(b"$%d\r\n%b%b%b\r\n" % (8 + len(rest), job.head, job.created or now, rest))
+        return b"".join(parts)
 
     @property
     def stale(self) -> bool:

@@ -246,14 +246,7 @@ class Admission:
         return Rejection(self._core.name, "job_bytes", 0, self._core.max_job_bytes or 0, job.size)
 
     def _read_plain(self, answer: Answer, _jobs: Sequence[Prepared]) -> tuple[list[Outcome], int]:
-        reply = self._core.check(answer)
-        _, admitted, first, held, size, *refusal = reply
-        outcomes: list[Outcome] = [
-            Receipt(str(number), False, held, size) for number in range(first, first + 8 * admitted, 8)
-        ]
-        if refusal and refusal[0]:
-            outcomes.append(rejection(self._core.name, held, size, *refusal))
-        return outcomes, _FRESH
+        return receipts(self._core.name, self._core.check(answer)), _FRESH
 
     def _read_general(self, answer: Answer, jobs: Sequence[Prepared]) -> tuple[list[Outcome], int]:
         reply = self._core.check(answer)
@@ -270,6 +263,17 @@ class Admission:
         if reply[4]:
             outcomes.append(rejection(self._core.name, held, size, *reply[4:10]))
         return outcomes, place
+
+
+def receipts(queue: str, reply: list[Any]) -> list[Outcome]:
+    """A receipt for each job that ``enqueue`` has admitted, and the refusal of the next one, if not all were."""
+    _, admitted, first, held, size, *refusal = reply
+    outcomes: list[Outcome] = [
+        Receipt(str(number), False, held, size) for number in range(first, first + 8 * admitted, 8)
+    ]
+    if refusal and refusal[0]:
+        outcomes.append(rejection(queue, held, size, *refusal))
+    return outcomes
 
 
 def sealed(queue: str, reply: list[Any]) -> Rejection:

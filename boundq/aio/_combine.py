@@ -62,6 +62,7 @@ class Combiner:
         self._under_way: set[asyncio.Task[None]] = set()
         self._sent: dict[asyncio.Future[Outcome], float] = {}  # with its deadline
         self._overdue = Overdue(self._expire)
+        self._alone = 0  # jobs under way that have a script to themselves
         self._crowded = False  # the last ones came together: so will the next
         self._scheduled = False
 
@@ -75,21 +76,26 @@ class Combiner:
             self._send_on()
             return await future
         session = self._free.pop()
+        self._alone += 1
         try:
-            request, failed = self._express.request(session, job), None
-            if request is not None:
-                try:
-                    reply = await self._link.express(request, deadline)
-                    if reply is not None and (outcome := self._express.outcome(reply)) is not None:
-                        return outcome
-                except Lost as lost:
-                    failed = lost
-            flow = self._admission.enqueue(session, [job], again=request is not None)
-            (outcome,) = await self._link.drive(self._queue, flow, deadline - time.monotonic(), failed=failed)
+            (outcome,) = await self._admit(session, [job], deadline)
             return outcome
         finally:
+            self._alone -= 1
             self._free.append(session)
             self._send_on()
+
+    async def _admit(self, session: Session, jobs: list[Prepared], deadline: float) -> list[Outcome]:
+        request, failed = self._express.request(session, jobs), None
+        if request is not None:
+            try:
+                reply = await self._link.express(request, deadline)
+                if reply is not None and (outcomes := self._express.outcomes(reply)) is not None:
+                    return outcomes
+            except Lost as lost:
+                failed = lost
+        flow = self._admission.enqueue(session, jobs, again=request is not None)
+        return await self._link.drive(self._queue, flow, deadline - time.monotonic(), failed=failed)
 
     def _send_on(self) -> None:
         """Send what has gathered, and what gathers in the rest of this turn of the loop."""
@@ -107,9 +113,8 @@ class Combiner:
 
     async def _deliver(self, session: Session, chunk: list[Waiting]) -> None:
         self._sent.update((one.future, one.deadline) for one in chunk)
-        flow = self._admission.enqueue(session, [one.job for one in chunk])
         try:
-            outcomes = await self._link.drive(self._queue, flow, self._seconds)
+            outcomes = await self._admit(session, [one.job for one in chunk], time.monotonic() + self._seconds)
             self._answer(chunk, outcomes)
             last, rest = outcomes[-1], chunk[len(outcomes) :]
             if isinstance(last, Rejection) and last.reason in _SAME_FOR_ALL:
@@ -133,7 +138,7 @@ class Combiner:
 
     def _chunk(self) -> list[Waiting]:
         """One script's worth: half of those that wait or are under way, so that there may always be two."""
-        share = (len(self._gathered) + len(self._sent) + 1) // 2
+        share = (len(self._gathered) + len(self._sent) + self._alone + 1) // 2
         chunk: list[Waiting] = []
         size = 0
         while self._gathered and len(chunk) < share:

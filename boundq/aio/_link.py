@@ -36,6 +36,10 @@ class Once(Protocol):
     async def express(self, data: bytes, deadline: float) -> list[Any] | None:
         """See `Link.express`."""
 
+    @property
+    def closed(self) -> bool:
+        """See `Link.closed`."""
+
     async def close(self) -> None: ...
 
 
@@ -135,6 +139,11 @@ class Link:
                 call = attempts.call = call.resend()
             await asyncio.sleep(pause)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has no open connection now."""
+        return self._once.closed
+
     async def close(self) -> None:
         """Hang up; the next call connects anew."""
         await self._once.close()
@@ -231,6 +240,10 @@ class WireOnce:
         self._all.add(wire)
         return wire
 
+    @property
+    def closed(self) -> bool:
+        return all(wire.closed for wire in self._all)
+
     def _hang_up(self) -> None:
         shared, self._shared = self._shared, None
         idle, self._waiting = self._waiting, []
@@ -288,6 +301,8 @@ class ClientOnce:
 
     async def express(self, data: bytes, deadline: float) -> list[Any] | None:
         return None
+
+    closed = True  # none of ours
 
     async def close(self) -> None:
         """The client is the user's."""
@@ -360,11 +375,16 @@ class Hub:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
-            for other in [other for other in self._links if other.is_closed()]:
-                self._links.pop(other, None)  # their links hold on to them
+            self._forget_ended()
             target = await loop.run_in_executor(None, _started, self._target) if self._embedded else self._target
             link = self._links.setdefault(loop, Link(target, self._gate))
         return link
+
+    def _forget_ended(self) -> None:
+        """Links hold on to their loops: who calls `asyncio.run` again and again would have more and more of both."""
+        for loop, link in list(self._links.items()):
+            if loop.is_closed() and link.closed:
+                self._links.pop(loop, None)
 
     async def close(self) -> None:
         """Hang up the running loop's connections; a later call connects anew."""

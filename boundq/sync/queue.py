@@ -391,13 +391,13 @@ class Queue(BaseQueue):
         session = link.session(self.name)
         if wait:
             return link.drive(self.name, self._admission.enqueue_waiting(session, job, wait), seconds)
-        deadline, request = time.monotonic() + seconds, self._express.request(session, job)
+        deadline, request = time.monotonic() + seconds, self._express.request(session, [job])
         failed = None
         if request is not None:
             try:
                 reply = link.express(request, deadline)
-                if reply is not None and (outcome := self._express.outcome(reply)) is not None:
-                    return outcome
+                if reply is not None and (outcomes := self._express.outcomes(reply)) is not None:
+                    return outcomes[0]
             except Lost as lost:
                 failed = lost
         flow = self._admission.enqueue(session, [job], again=request is not None)

@@ -1,0 +1,92 @@
+"""Concurrent enqueues of one event loop, on a line that is slow: how many scripts are under way, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from boundq import AsyncQueue, Queue, Receipt, Unavailable
+from tests._servers import Server, wait_until
+from tests.conftest import NewProxy
+from tests.faults._shell import SMALL, is_first, is_script, stored
+
+
+async def _until(condition: Any, what: str) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, wait_until, condition, what)
+
+
+def test_two_scripts_are_under_way_and_the_rest_gathers(
+    any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
+) -> None:
+    """While the first call's answer is held back one more goes out; the others wait, and go together."""
+    line, is_plain = proxy(any_server), is_script("enqueue")
+
+    async def run() -> None:
+        queue = AsyncQueue(queue_name, line.url, limits=SMALL)
+        await asyncio.gather(*(queue.enqueue_bytes(b"before") for _ in range(2)))  # both producers are known
+        line.clear_log()
+        held = line.hold(reply_of=is_plain)
+        first = asyncio.ensure_future(queue.enqueue_bytes(b"0"))
+        await _until(lambda: held.hits == 1, "the first answer to be held back")
+        others = [asyncio.ensure_future(queue.enqueue_bytes(b"%d" % n)) for n in (1, 2, 3)]
+        await _until(lambda: line.count(is_plain) == 2, "the second to be on its way")
+        assert not any(task.done() for task in (first, *others))
+        held.release()
+        receipts = await asyncio.gather(first, *others)
+        assert all(isinstance(one, Receipt) for one in receipts)
+        assert line.count(is_plain) in (3, 4), "the two went together, unless one answer came before the other"
+        await queue.close()
+
+    asyncio.run(run())
+    assert sorted(stored(direct)) == [b"0", b"1", b"2", b"3", b"before", b"before"]
+
+
+def test_what_is_known_of_each_when_nothing_answers(
+    any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str
+) -> None:
+    """Sent, alone or with others: `unknown`. Still waiting to be sent: `not_sent`, and it never is."""
+    line = proxy(any_server)
+
+    async def run() -> list[Any]:
+        queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=5)
+        await asyncio.gather(*(queue.enqueue_bytes(b"before") for _ in range(2)))
+        held = line.hold(request_of=is_first)
+        calls = [queue.enqueue_bytes(b"%d" % n, deadline=0.3) for n in range(5)]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        held.release()
+        await queue.close()
+        return errors
+
+    errors = asyncio.run(run())
+    assert all(isinstance(error, Unavailable) and error.reason == "timeout" for error in errors)
+    assert [error.outcome for error in errors] == ["unknown"] * 2 + ["not_sent"] * 3
+    assert not {b"2", b"3", b"4"} & set(stored(direct))
+
+
+def test_a_deadline_of_ones_own(any_server: Server, proxy: NewProxy, queue_name: str) -> None:
+    """Of several that wait for one answer, each gives up at its own deadline; who has more time gets the answer."""
+    line = proxy(any_server)
+
+    async def run() -> None:
+        queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=30)
+        await asyncio.gather(*(queue.enqueue_bytes(b"before") for _ in range(4)))
+        held = line.hold(reply_of=is_first)
+        patient = [asyncio.ensure_future(queue.enqueue_bytes(b"patient")) for _ in range(4)]
+        hasty = asyncio.ensure_future(queue.enqueue_bytes(b"hasty", deadline=0.2))
+        done, _ = await asyncio.wait([*patient, hasty], return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        assert done == {hasty}
+        assert isinstance(hasty.exception(), Unavailable)
+        held.release()
+        assert all(isinstance(one, Receipt) for one in await asyncio.gather(*patient))
+        await queue.close()
+
+    asyncio.run(run())
+
+
+def test_loop_after_loop(any_server: Server, queue_name: str) -> None:
+    """A program that calls `asyncio.run` for each job keeps nothing of the loops that have ended."""
+    queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
+    for n in range(20):
+        asyncio.run(queue.enqueue_bytes(b"%d" % n))
+    assert len(queue._hub._links) <= 2
+    assert len(queue._combiners) <= 2
