@@ -55,7 +55,7 @@ class Session:
         self._offset_ms = server_ms - self._read_at * 1000
 
     def plain_call(self, opening: bytes, jobs: Sequence[Prepared]) -> bytes:
-        """The bytes of a new call that adds these jobs of one priority, for the script ``enqueue``, which `opening` calls."""
+        """A new call of ``enqueue`` (`opening`: up to its keys) that adds these jobs, all of one priority."""
         self._number += 1
         now = round(self._offset_ms + time.monotonic() * 1000).to_bytes(6, "big")
         parts = [

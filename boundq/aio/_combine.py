@@ -13,8 +13,8 @@ import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
 
 from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN, Admission
 from boundq._core.express import Express
@@ -37,6 +37,28 @@ class Waiting(NamedTuple):
     job: Prepared
     future: asyncio.Future[Outcome]
     deadline: float
+
+
+async def add(
+    queue: str,
+    admission: Admission,
+    express: Express,
+    link: Link,
+    session: Session,
+    jobs: Sequence[Prepared],
+    deadline: float,
+) -> list[Outcome]:
+    """Add the longest prefix that fits, as of `Admission.enqueue`, the short way if it is open."""
+    request, failed = express.request(session, jobs), None
+    if request is not None:
+        try:
+            reply = await link.express(request, deadline)
+            if reply is not None and (outcomes := express.outcomes(reply)) is not None:
+                return outcomes
+        except Lost as lost:
+            failed = lost
+    flow = admission.enqueue(session, jobs, again=request is not None)
+    return await link.drive(queue, flow, deadline - time.monotonic(), failed=failed)
 
 
 class Combiner:
@@ -78,24 +100,15 @@ class Combiner:
         session = self._free.pop()
         self._alone += 1
         try:
-            (outcome,) = await self._admit(session, [job], deadline)
+            (outcome,) = await self._add(session, [job], deadline)
             return outcome
         finally:
             self._alone -= 1
             self._free.append(session)
             self._send_on()
 
-    async def _admit(self, session: Session, jobs: list[Prepared], deadline: float) -> list[Outcome]:
-        request, failed = self._express.request(session, jobs), None
-        if request is not None:
-            try:
-                reply = await self._link.express(request, deadline)
-                if reply is not None and (outcomes := self._express.outcomes(reply)) is not None:
-                    return outcomes
-            except Lost as lost:
-                failed = lost
-        flow = self._admission.enqueue(session, jobs, again=request is not None)
-        return await self._link.drive(self._queue, flow, deadline - time.monotonic(), failed=failed)
+    def _add(self, session: Session, jobs: list[Prepared], deadline: float) -> Coroutine[Any, Any, list[Outcome]]:
+        return add(self._queue, self._admission, self._express, self._link, session, jobs, deadline)
 
     def _send_on(self) -> None:
         """Send what has gathered, and what gathers in the rest of this turn of the loop."""
@@ -114,7 +127,7 @@ class Combiner:
     async def _deliver(self, session: Session, chunk: list[Waiting]) -> None:
         self._sent.update((one.future, one.deadline) for one in chunk)
         try:
-            outcomes = await self._admit(session, [one.job for one in chunk], time.monotonic() + self._seconds)
+            outcomes = await self._add(session, [one.job for one in chunk], time.monotonic() + self._seconds)
             self._answer(chunk, outcomes)
             last, rest = outcomes[-1], chunk[len(outcomes) :]
             if isinstance(last, Rejection) and last.reason in _SAME_FOR_ALL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
@@ -17,7 +18,7 @@ from boundq._core.queue import BaseQueue, Bulk
 from boundq._core.selection import select
 from boundq._job import JobOptions, Prepared
 from boundq._sizes import seconds
-from boundq.aio._combine import Combiner
+from boundq.aio._combine import Combiner, add
 from boundq.aio._link import Hub, Link
 from boundq.aio.lease import AsyncLease
 from boundq.errors import BoundqError, ConfigError
@@ -123,8 +124,9 @@ class AsyncQueue(BaseQueue):
                 rest: Sequence[Prepared] = chunk
                 while rest and not bulk.stopped(rest):
                     try:
-                        flow = self._admission.enqueue(session, rest)
-                        rest = bulk.answered(rest, await link.drive(self.name, flow, self._deadline))
+                        deadline = time.monotonic() + self._deadline
+                        added = await add(self.name, self._admission, self._express, link, session, rest, deadline)
+                        rest = bulk.answered(rest, added)
                     except BoundqError as error:
                         bulk.failed(rest, error)
                         break

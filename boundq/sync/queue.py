@@ -34,7 +34,7 @@ from boundq.model import (
     State,
     Stats,
 )
-from boundq.sync._link import Hub
+from boundq.sync._link import Hub, Link
 from boundq.sync.lease import Lease
 from boundq.task import CallOptions, EnqueueOptions, Task
 
@@ -119,8 +119,7 @@ class Queue(BaseQueue):
             rest: Sequence[Prepared] = chunk
             while rest and not bulk.stopped(rest):
                 try:
-                    flow = self._admission.enqueue(link.session(self.name), rest)
-                    rest = bulk.answered(rest, link.drive(self.name, flow, self._deadline))
+                    rest = bulk.answered(rest, self._add(link, rest, self._deadline))
                 except BoundqError as error:
                     bulk.failed(rest, error)
                     break
@@ -388,21 +387,25 @@ class Queue(BaseQueue):
     def _send(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
         wait, seconds = self._call_times(call) if call else (0.0, self._deadline)
         link = self._hub.link()
-        session = link.session(self.name)
         if wait:
-            return link.drive(self.name, self._admission.enqueue_waiting(session, job, wait), seconds)
-        deadline, request = time.monotonic() + seconds, self._express.request(session, [job])
-        failed = None
+            flow = self._admission.enqueue_waiting(link.session(self.name), job, wait)
+            return link.drive(self.name, flow, seconds)
+        (outcome,) = self._add(link, [job], seconds)
+        return outcome
+
+    def _add(self, link: Link, jobs: Sequence[Prepared], seconds: float) -> list[Receipt | Rejection]:
+        """The longest prefix that fits, as of `Admission.enqueue`, the short way if it is open."""
+        session, deadline = link.session(self.name), time.monotonic() + seconds
+        request, failed = self._express.request(session, jobs), None
         if request is not None:
             try:
                 reply = link.express(request, deadline)
                 if reply is not None and (outcomes := self._express.outcomes(reply)) is not None:
-                    return outcomes[0]
+                    return outcomes
             except Lost as lost:
                 failed = lost
-        flow = self._admission.enqueue(session, [job], again=request is not None)
-        (outcome,) = link.drive(self.name, flow, deadline - time.monotonic(), failed=failed)
-        return outcome
+        flow = self._admission.enqueue(session, jobs, again=request is not None)
+        return link.drive(self.name, flow, deadline - time.monotonic(), failed=failed)
 
     def _turn(
         self,
