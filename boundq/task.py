@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar
 
@@ -48,7 +48,7 @@ class SyncShell(Protocol):
 class AsyncShell(Protocol):
     """What a task needs of an `AsyncQueue`."""
 
-    def _admit(self, job: Prepared, call: CallOptions) -> Coroutine[Any, Any, Receipt | Rejection]: ...
+    def _admit(self, job: Prepared, call: CallOptions) -> Awaitable[Receipt | Rejection]: ...
 
 
 class Home(Protocol):

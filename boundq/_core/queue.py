@@ -143,7 +143,7 @@ class BaseQueue:
     def _make_twin(self, kind: type[T]) -> T:
         """The same declaration in the other shell; tasks and what is known of the server are shared."""
         twin = kind.__new__(kind)
-        shared = {name: value for name, value in self.__dict__.items() if name not in ("_hub", "_combiners")}
+        shared = {name: value for name, value in self.__dict__.items() if name not in ("_hub", "_combiners", "_latest")}
         twin.__dict__.update(shared, _twin=self)
         return twin
 

@@ -7,9 +7,9 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from boundq._attempt import Address, Send, attempt
 from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Several, Wait
@@ -347,6 +347,13 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
+class _Latest(NamedTuple):
+    """The link that was asked for last, and for which loop: nearly always there is but one."""
+
+    loop: Callable[[], asyncio.AbstractEventLoop | None]
+    link: Link | None
+
+
 class Hub:
     """All event loops' links to one target, in this process; queues of one target share them."""
 
@@ -368,7 +375,9 @@ class Hub:
 
     def here(self) -> Link | None:
         """The running loop's link, if it has one by now."""
-        return self._links.get(asyncio.get_running_loop())
+        loop, link = self._latest
+        running = asyncio.get_running_loop()
+        return link if loop() is running else self._links.get(running)
 
     async def link(self) -> Link:
         """The running loop's link."""
@@ -378,6 +387,7 @@ class Hub:
             self._forget_ended()
             target = await loop.run_in_executor(None, _started, self._target) if self._embedded else self._target
             link = self._links.setdefault(loop, Link(target, self._gate))
+        self._latest = _Latest(weakref.ref(loop), link)
         return link
 
     def _forget_ended(self) -> None:
@@ -397,6 +407,7 @@ class Hub:
         return self._target.kind == "embedded"
 
     def _forget(self) -> None:
+        self._latest = _Latest(lambda: None, None)
         self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
 
     @classmethod

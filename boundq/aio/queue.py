@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from os import PathLike
@@ -397,7 +397,7 @@ class AsyncQueue(BaseQueue):
         """This queue."""
         return self
 
-    def _admit(self, job: Prepared, call: CallOptions) -> Coroutine[Any, Any, Receipt | Rejection]:
+    def _admit(self, job: Prepared, call: CallOptions) -> Awaitable[Receipt | Rejection]:
         if self._hooks is not None:
             return self._send_announced(self._hooks, job, call)
         if not call and (link := self._hub.here()) is not None:
@@ -419,15 +419,21 @@ class AsyncQueue(BaseQueue):
         return await self._combiner(link).enqueue(job, seconds_left)
 
     def _combiner(self, link: Link) -> Combiner:
+        latest = self._latest
+        if latest is not None and latest[0] is link:  # nearly always there is but one loop
+            return latest[1]
         combiner = self._combiners.get(link)
         if combiner is None:
             combiner = Combiner(self.name, self._admission, self._express, link, self._deadline)
             self._combiners[link] = combiner
+        self._latest = link, combiner
         return combiner
 
     async def _run(self, flow: Flow[R], *, each: bool = False) -> R:
         link = await self._hub.link()
         return await link.drive(self.name, flow, self._deadline, each=each)
+
+    _latest: tuple[Link, Combiner] | None = None
 
     @cached_property
     def _hub(self) -> Hub:
