@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -149,6 +150,10 @@ def command(
 
 def _work(worker: Worker) -> NoReturn:
     """Be a worker process."""
+    # What is loaded by now stays: the garbage collector need not look through it again and again, which halts all
+    # handlers for some 10 ms each time (coroutines at 10,000 jobs/s: p99 2.4 to 6.0 ms with it, 1.7 to 2.0 without).
+    gc.collect()
+    gc.freeze()
     code = worker.run()
     _say(f"stopped: {worker.done} done, {worker.failed} not")
     if worker.running:
