@@ -182,6 +182,11 @@ for k = 3, 0, -1 do
 end
 
 if #leased > 0 then
+  -- The last one first: as long as the set is small, the server looks for each one's place from the lowest score on.
+  for i = 1, #leased / 2, 2 do
+    local j = #leased - i
+    leased[i], leased[i + 1], leased[j], leased[j + 1] = leased[j], leased[j + 1], leased[i], leased[i + 1]
+  end
   redis.call('ZADD', leases, unpack(leased))
   local expiry = deadline * TICK + EPOCH
   if next_event > 0 and expiry < next_event then
