@@ -297,7 +297,7 @@ class Claimer:
         return leases
 
     def withdraw(self) -> None:
-        """The worker stops: take back the claim that has been sent along with the wait, if one has."""
+        """The worker claims no more: take back the claim that has been sent along with the wait, if one has."""
         with self._lock:
             if self._link is not None:
                 self._link.withdraw()

@@ -153,7 +153,7 @@ class Worker:
             for claimer in claimers:
                 # A wait without end would keep signals waiting.
                 while not claimer.over.wait(0.05):
-                    if self.stopping:
+                    if self.stopping or self.is_quiet:
                         for one in claimers:
                             one.withdraw()
                     if self._leaves_alone(claimer):
