@@ -56,7 +56,9 @@ def test_a_job_that_comes_as_the_worker_stops(any_server: Server, queue: Queue, 
     assert _balanced(queue)
 
 
-def test_a_worker_that_was_frozen_while_it_waited(queue: Queue, tree: NewTree, folder: Folder) -> None:
+def test_a_worker_that_was_frozen_while_it_waited(
+    any_server: Server, queue: Queue, tree: NewTree, folder: Folder
+) -> None:
     """
     Frozen until the lease of what it was given is nearly over: it gives that back when it goes on, and the job runs
     once, its delivery not spent.
@@ -64,7 +66,8 @@ def test_a_worker_that_was_frozen_while_it_waited(queue: Queue, tree: NewTree, f
     lease = 3.0
     workers = tree("--lease", f"{lease}", "--threads", "2")
     queue.named("work").enqueue(0)
-    workers.until(lambda: folder.keys()[0], "it is at work")
+    workers.until(lambda: queue.stats().acked == 1, "it is at work")
+    _waits(any_server)
     workers.signal(signal.SIGSTOP)
     frozen = time.monotonic()
     queue.named("work").enqueue(1)
