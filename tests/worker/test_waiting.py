@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,7 @@ def test_a_worker_that_was_frozen_while_it_waited(
     workers.until(lambda: queue.stats().acked == 1, "it is at work")
     _waits(any_server)
     workers.signal(signal.SIGSTOP)
+    wait_until(lambda: all(_stands_still(pid) for pid in workers.workers), "the signal to have come")
     frozen = time.monotonic()
     queue.named("work").enqueue(1)
     if not _until(lambda: queue.stats().active == 1, 1.0):
@@ -79,8 +81,14 @@ def test_a_worker_that_was_frozen_while_it_waited(
     assert folder.keys("start") == {0: 1, 1: 1}
     assert [run.attempt for run in folder.runs()] == [1, 1]
     wait_until(lambda: queue.stats().acked == 2, "both are settled")
-    assert queue.stats().released == 1
+    assert queue.stats().released == 1, workers.log
     assert _balanced(queue)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
 
 
 def _until(condition: object, seconds: float) -> bool:
