@@ -103,7 +103,10 @@ class Enqueuer(Generic[P]):
             Unavailable: No answer; see its ``outcome``.
             DataError: Arguments that JSON cannot hold; nothing was sent.
         """
-        return _admitted(self._home.sync._admit(self.call(*args, **kwargs), self._call))
+        outcome = self._home.sync._admit(self.call(*args, **kwargs), self._call)
+        if isinstance(outcome, Rejection):
+            raise outcome.error()
+        return outcome
 
     async def atry_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
         """`try_enqueue` for asyncio."""
@@ -111,7 +114,10 @@ class Enqueuer(Generic[P]):
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """`enqueue` for asyncio."""
-        return _admitted(await self._home.aio._admit(self.call(*args, **kwargs), self._call))
+        outcome = await self._home.aio._admit(self.call(*args, **kwargs), self._call)
+        if isinstance(outcome, Rejection):
+            raise outcome.error()
+        return outcome
 
 
 class Task(Enqueuer[P], Generic[P, R]):
@@ -160,12 +166,6 @@ class Task(Enqueuer[P], Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name} of queue {self._home.name}>"
-
-
-def _admitted(outcome: Receipt | Rejection) -> Receipt:
-    if isinstance(outcome, Rejection):
-        raise outcome.error()
-    return outcome
 
 
 def run_arguments(payload: bytes) -> tuple[list[Any], dict[str, Any]]:

@@ -189,7 +189,11 @@ class WireOnce:
         wire = self._wire
         if wire is None or (wire.idle(LOOK_SECONDS) and wire.dead):
             return None
-        (reply,) = self._exchange(wire, data, 1, deadline)
+        try:
+            reply = wire.exchange(data, 1, deadline)[0]
+        except BaseException:  # as in `_exchange`
+            self.close()
+            raise
         return None if isinstance(reply, ErrorReply) else reply
 
     def _write(self, send: Send, deadline: float) -> list[Any]:

@@ -86,7 +86,11 @@ class Wire:
         """
         sock, reader = self._socket, self._reader
         try:
-            self._send(data, deadline)
+            self._allow(deadline)
+            if len(data) > _AT_ONCE:
+                self._send_slowly(data, deadline)
+            else:
+                sock.sendall(data)
         except OSError as error:
             if farewell := self._farewell():
                 raise lost_introducing(farewell) from error
@@ -122,14 +126,12 @@ class Wire:
         self._used_at = time.monotonic()
         return replies
 
-    def _send(self, data: bytes, deadline: float) -> None:
-        self._allow(deadline)
-        if self._kernel and len(data) > _AT_ONCE:
+    def _send_slowly(self, data: bytes, deadline: float) -> None:
+        if self._kernel:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            self._socket.sendall(data)
+        self._socket.sendall(data)
+        if self._kernel:
             self._socket.settimeout(None)
-        else:
-            self._socket.sendall(data)
 
     def _allow(self, deadline: float) -> None:
         """Let the socket's next call take until then."""

@@ -382,16 +382,17 @@ class Queue(BaseQueue):
             with self._hooks.sending(job) as sending:
                 sending.outcome = outcome = self._send(sending.job, call)
                 return outcome
-        return self._send(job, call)
+        if call:
+            return self._send(job, call)
+        return self._add(self._hub.link(), [job], self._deadline)[0]
 
     def _send(self, job: Prepared, call: CallOptions) -> Receipt | Rejection:
-        wait, seconds = self._call_times(call) if call else (0.0, self._deadline)
+        wait, seconds = self._call_times(call)
         link = self._hub.link()
         if wait:
             flow = self._admission.enqueue_waiting(link.session(self.name), job, wait)
             return link.drive(self.name, flow, seconds)
-        (outcome,) = self._add(link, [job], seconds)
-        return outcome
+        return self._add(link, [job], seconds)[0]
 
     def _add(self, link: Link, jobs: Sequence[Prepared], seconds: float) -> list[Receipt | Rejection]:
         """The longest prefix that fits, as of `Admission.enqueue`, the short way if it is open."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ SUSPICION = 5.0
 # When a job has come to an idle worker, for the event loop, this thread holds still for so many seconds or until the
 # job has ended: it would hold the interpreter lock, which the loop needs. That saves a tenth of the time until then.
 TO_BEGIN = 0.0005
+# A server that answers does so within so many seconds after a claim was withdrawn.
+SILENCE = 0.3
 # The claim goes out with the wait where the lease is so many times as long: it counts from the start of the wait.
 LEASE_TO_WAIT = 3
 
@@ -65,7 +68,8 @@ class Claimer:
         self._waiting = False  # on the server: what is done meanwhile is settled by who did it
         self._pause = 0.0  # for how long to wait on the server, when there was nothing
         self._woken = False
-        self._link: Link | None = None  # on which the claimer waits now
+        self._link: Link | None = None  # on which a claim waits together with it
+        self._silent_at = math.inf  # the claim was withdrawn, and the server would have answered by then
         self._reserved = 0  # slots, for what is claimed now
         self._errors = 0
         self._down = False
@@ -107,8 +111,8 @@ class Claimer:
 
     @property
     def waits(self) -> bool:
-        """Whether it is waiting on the server, or has ended."""
-        return self._waiting
+        """Whether it is waiting on the server, or has ended, and will bring no job once the worker is stopping."""
+        return self._waiting and (self._link is None or time.monotonic() > self._silent_at)
 
     def _rounds(self) -> Started | None:
         """Rounds until the worker stops, or until there is a job to be run by this thread, while another goes on."""
@@ -140,10 +144,9 @@ class Claimer:
         leases: list[Lease] | None = None
         mine, slots = None, 0
         try:
-            leases = obtain()
-            if leases is None:
+            if (found := obtain()) is None:
                 return True, None
-            leases, suspect = self._set_apart(leases)
+            leases, suspect = self._set_apart(found)
             if leases:
                 mine = self._start(leases, take_on=take_on and not suspect)
             self._up()
@@ -268,14 +271,15 @@ class Claimer:
         """
         worker, link = self._worker, self.queue._hub.link()
         pause, self._pause = self._pause, 0.0
+        together = link.withdrawable and worker.lease >= LEASE_TO_WAIT * pause
         with self._lock:
             if self._ended or worker.stopping:
                 return None
             self._waiting = True
-            self._link = link
+            self._link, self._silent_at = link if together else None, math.inf
         leases: list[Lease] = []
         try:
-            if link.withdrawable and worker.lease >= LEASE_TO_WAIT * pause:
+            if together:
                 leases, self._pause = self.queue._wait_and_claim(pause, worker.lease)
             else:
                 self.queue._wait(pause)
@@ -285,7 +289,7 @@ class Claimer:
             return None
         finally:
             with self._lock:
-                self._waiting = worker.stopping
+                self._waiting = worker.stopping and not leases  # who stops waits until they are given back, below
                 self._link = None
         if leases:
             # A handler may have held up this thread with the interpreter lock, while the answer lay there.
@@ -301,6 +305,7 @@ class Claimer:
         with self._lock:
             if self._link is not None:
                 self._link.withdraw()
+                self._silent_at = min(self._silent_at, time.monotonic() + SILENCE)
 
     def _settle_and_claim(self, ended: list[Ended], slots: int) -> tuple[list[BaseLease], list[Lease]]:
         self._let_go(ended)

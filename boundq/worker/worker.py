@@ -156,7 +156,7 @@ class Worker:
                     if self.stopping or self.is_quiet:
                         for one in claimers:
                             one.withdraw()
-                    if self._leaves_alone(claimer):
+                    if self._stopping.is_set() and (claimer.waits or self._grace_is_over()):
                         break
                     self._give_back_stale()
             self._wait_for_running()
@@ -513,11 +513,6 @@ class Worker:
             self._idle.notify_all()
         self._slots.give({THREAD}, len(left))
         return by_claimer
-
-    def _leaves_alone(self, claimer: Claimer) -> bool:
-        """Whether a stop waits for this claimer no longer: the server does not answer, so it will bring no job."""
-        stopped = time.monotonic() - self._stopped_at if self._stopping.is_set() else 0.0
-        return self._grace_is_over() or (claimer.waits and stopped >= DEATH)
 
     def _grace_is_over(self) -> bool:
         return self._stopping.is_set() and time.monotonic() - self._stopped_at >= self._grace
