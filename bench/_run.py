@@ -76,7 +76,7 @@ def run(
         raise click.ClickException("no server here: " + "; ".join(KINDS[server].install for server in DEFAULT))
     # A table that is cut to the width of a pipe's 80 columns says nothing.
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
-    # What is loaded is not for the garbage collector: looking through it would halt a producer for some 10 ms each time.
+    # What is loaded is not for the garbage collector, which would halt a producer for some 10 ms to look through it.
     gc.collect()
     gc.freeze()
     for name, (title, measure) in benches.items():
