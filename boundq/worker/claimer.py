@@ -146,6 +146,9 @@ class Claimer:
         try:
             if (found := obtain()) is None:
                 return True, None
+            if found and worker.is_quiet:  # since the claim was sent
+                worker.release(self.queue, found)
+                return True, None
             leases, suspect = self._set_apart(found)
             if leases:
                 mine = self._start(leases, take_on=take_on and not suspect)
@@ -294,7 +297,7 @@ class Claimer:
         if leases:
             # A handler may have held up this thread with the interpreter lock, while the answer lay there.
             late = leases[0].remaining < worker.lease / 2
-            if late or worker.stopping or worker.is_quiet or not worker.take_free_slot(self):
+            if late or worker.stopping or not worker.take_free_slot(self):
                 worker.release(self.queue, leases)
                 return None
             self._reserved = 1
