@@ -23,8 +23,8 @@ from boundq._retry import Lost
 from boundq._session import Session
 from boundq.aio._link import Link
 from boundq.aio._overdue import Overdue
-from boundq.errors import BoundqError, Unavailable
 from boundq.errors import Outcome as Certainty
+from boundq.errors import Unavailable
 from boundq.model import Receipt, Rejection
 
 Outcome = Receipt | Rejection
@@ -141,7 +141,7 @@ class Combiner:
             else:
                 # Behind one that does not fit others may: they are not one batch to their callers.
                 self._gathered.extendleft(reversed(rest))
-        except BoundqError as error:
+        except Exception as error:  # whatever it is: nobody else would tell them
             for _, future, _ in chunk:
                 if not future.done():
                     future.set_exception(error)

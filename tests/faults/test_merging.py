@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from boundq import AsyncQueue, Queue, Receipt, Unavailable
 from tests._servers import Server, wait_until
 from tests.conftest import NewProxy
@@ -90,3 +92,21 @@ def test_loop_after_loop(any_server: Server, queue_name: str) -> None:
         asyncio.run(queue.enqueue_bytes(b"%d" % n))
     assert len(queue._hub._links) <= 2
     assert len(queue._combiners) <= 2
+
+
+def test_an_error_that_nobody_expected_reaches_all(
+    any_server: Server, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those whose script could not even be made, each is told; the next ones go well."""
+
+    async def run() -> None:
+        queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
+        await asyncio.gather(*(queue.enqueue_bytes(b"before") for _ in range(9)))
+        with monkeypatch.context() as broken:
+            broken.setattr(queue._express, "request", lambda *_: 1 / 0)
+            errors = await asyncio.gather(*(queue.enqueue_bytes(b"x") for _ in range(9)), return_exceptions=True)
+        assert [type(error) for error in errors] == [ZeroDivisionError] * 9
+        assert all(isinstance(one, Receipt) for one in await asyncio.gather(*(queue.enqueue_bytes(b"y") for _ in "ab")))
+        await queue.close()
+
+    asyncio.run(run())
