@@ -489,9 +489,16 @@ class Worker:
     def _give_back_stale(self) -> None:
         """What was claimed ahead, and has waited too long for a thread."""
         with contextlib.suppress(IndexError):
-            if time.monotonic() - self._unbegun[0].at > STALE_SECONDS:
+            stale = self._unbegun[0]
+            if time.monotonic() - stale.at > STALE_SECONDS:
+                self._slow_down(stale.claimer)  # before its slots are free: it may be waiting for them
                 for claimer in self._give_back_unbegun():
-                    claimer.pace.slow()
+                    self._slow_down(claimer)
+
+    def _slow_down(self, claimer: Claimer) -> None:
+        """What it claimed ahead was not begun in time."""
+        claimer.pace.slow()
+        self._slots.allow_ahead(claimer.queue.name, 0)
 
     def _give_back_unbegun(self) -> Collection[Claimer]:
         """What no thread has begun goes back to the head of its priority, for whoever has a thread; whose it was."""

@@ -138,6 +138,8 @@ def test_every_reply_of_merged_enqueues_is_lost(
     assert fault.hits >= 2 * RUN / 10
     assert len(set(ids.values())) == RUN
     if acked:
+        # One that was on its way on a connection that was cut for another's sake is there with its resend only.
+        done += take(worker)
         assert Counter(done) == Counter(list(ids))
     else:
         assert {name: direct.get(job_id).payload for name, job_id in ids.items()} == {name: name for name in ids}
