@@ -63,6 +63,7 @@ class Child:
         self.number = number
         self.pid = 0
         self.job: CurrentJob | None = None
+        self.proven = False  # it has taken a job
         self.doomed = False
         self.ended = threading.Event()
         self.code: int | None = None
@@ -172,7 +173,8 @@ class Children:
             Crashed: The child died of it.
             NoChildren: No child took it: it has not been run.
         """
-        for _ in range(MOST_STILLBORN):
+        stillborn = 0
+        while stillborn < MOST_STILLBORN:
             child = self._take(job)
             job.ender = functools.partial(self._end, child, job)
             try:
@@ -180,7 +182,9 @@ class Children:
                     return DONE
                 if not child.begin(queue, delivery):
                     child.kill()
+                    stillborn += not child.proven
                     continue
+                child.proven = True
                 began()
                 verdict = child.verdict()
                 if verdict is None:

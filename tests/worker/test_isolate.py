@@ -89,7 +89,7 @@ def test_a_job_that_kills_its_process_fails_alone(
     assert (dead.id, dead.reason, dead.error) == (bad, "crashed", says)
     assert (dead.deliveries, dead.failures, dead.expired_leases) == (2, 2, 0)
     assert folder.keys() == dict.fromkeys(range(50), 1)
-    assert workers.said("worker 1 is process") == 1
+    assert workers.said("worker 1 is process") == 1, workers.log
     assert balanced(queue)
 
 
@@ -210,7 +210,7 @@ def test_children_killed_at_random(queue: Queue, tree: NewTree, folder: Folder) 
     stats = queue.stats()
     assert (stats.acked, stats.dead, stats.leases_expired) == (stats.admitted, 0, 0)
     assert set(range(300)) <= set(folder.keys())
-    assert workers.said("worker 1 is process") == 1
+    assert workers.said("worker 1 is process") == 1, workers.log
     assert balanced(queue)
 
 
