@@ -17,8 +17,6 @@ from boundq.model import PRIORITIES, Priority
 
 __all__ = ["JobOptions", "Prepared", "encode_arguments", "prepare"]
 
-# Version and flags of an envelope without options.
-_PLAIN = b"\x01\x00"
 _LEVELS: dict[str, int] = {name: level for level, name in enumerate(PRIORITIES)}
 
 
@@ -71,11 +69,6 @@ class Prepared(msgspec.Struct, frozen=True):
         return self.head + (self.created or now) + self.rest
 
     @property
-    def plain(self) -> bool:
-        """Whether there is nothing to it but a priority, a name and a payload: the payload is the end of ``rest``."""
-        return self.head == _PLAIN and not self.general
-
-    @property
     def size(self) -> int:
         """Bytes of the envelope, what ``max_job_bytes`` bounds."""
         return 8 + len(self.rest)
@@ -113,7 +106,7 @@ def prepare(queue: str, task: str, payload: bytes, options: JobOptions) -> Prepa
     name = _name(task)
     if not options or options.keys() == {"priority"}:
         level = _level(options.get("priority", "normal"))
-        return Prepared(level, _PLAIN, b"%c%b%b" % (len(name), name, payload), task=task)
+        return Prepared(level, b"\x01\x00", b"%c%b%b" % (len(name), name, payload), task=task)
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         known = ", ".join(JobOptions.__annotations__)
         raise ConfigError("options", ", ".join(sorted(unknown)), f"options of a job are {known}")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-
-from boundq._job import Prepared
 
 # How old a reading of the server's clock may be: it stamps `created`, from which ages are shown.
 CLOCK_SECONDS = 60.0
@@ -53,19 +50,6 @@ class Session:
         """The server said what time it is."""
         self._read_at = time.monotonic()
         self._offset_ms = server_ms - self._read_at * 1000
-
-    def plain_call(self, opening: bytes, jobs: Sequence[Prepared]) -> bytes:
-        """A new call of ``enqueue`` (`opening`: up to its keys) that adds these jobs, all of one priority."""
-        self._number += 1
-        now = round(self._offset_ms + time.monotonic() * 1000).to_bytes(6, "big")
-        parts = [
-            b"*%d\r\n%b$%d\r\n%b\r\n$18\r\n%b%010d\r\n$1\r\n0\r\n$1\r\n%d\r\n"
-            % (10 + len(jobs), opening, len(self.field), self.field, self._nonce, self._number, jobs[0].level)
-        ]
-        for job in jobs:
-            rest = job.rest
-            parts.append(b"$%d\r\n%b%b%b\r\n" % (8 + len(rest), job.head, job.created or now, rest))
-        return b"".join(parts)
 
     @property
     def stale(self) -> bool:

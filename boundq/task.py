@@ -74,20 +74,12 @@ class Enqueuer(Generic[P]):
         self.name = name
         self._job: JobOptions = {}
         self._call: CallOptions = {}
-        self._mould: Prepared | None = None  # of its jobs, where all are alike but for the payload
         for key, value in options.items():
             (self._call if key in CallOptions.__annotations__ else self._job)[key] = value  # type: ignore[literal-required]  # keys of the union, split
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """A job for `Queue.enqueue_many`, not sent yet. ``wait`` and ``deadline`` do not go with it."""
         payload = encode_arguments(self._home.name, self.name, args, kwargs)
-        mould = self._mould
-        if mould is None:
-            mould = prepare(self._home.name, self.name, b"", self._job)
-            if mould.plain:
-                self._mould = mould
-        if mould.plain:
-            return Prepared(mould.level, mould.head, mould.rest + payload, task=self.name)
         return prepare(self._home.name, self.name, payload, self._job)
 
     def try_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
@@ -103,10 +95,7 @@ class Enqueuer(Generic[P]):
             Unavailable: No answer; see its ``outcome``.
             DataError: Arguments that JSON cannot hold; nothing was sent.
         """
-        outcome = self._home.sync._admit(self.call(*args, **kwargs), self._call)
-        if isinstance(outcome, Rejection):
-            raise outcome.error()
-        return outcome
+        return _admitted(self._home.sync._admit(self.call(*args, **kwargs), self._call))
 
     async def atry_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
         """`try_enqueue` for asyncio."""
@@ -114,10 +103,7 @@ class Enqueuer(Generic[P]):
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """`enqueue` for asyncio."""
-        outcome = await self._home.aio._admit(self.call(*args, **kwargs), self._call)
-        if isinstance(outcome, Rejection):
-            raise outcome.error()
-        return outcome
+        return _admitted(await self._home.aio._admit(self.call(*args, **kwargs), self._call))
 
 
 class Task(Enqueuer[P], Generic[P, R]):
@@ -166,6 +152,12 @@ class Task(Enqueuer[P], Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name} of queue {self._home.name}>"
+
+
+def _admitted(outcome: Receipt | Rejection) -> Receipt:
+    if isinstance(outcome, Rejection):
+        raise outcome.error()
+    return outcome
 
 
 def run_arguments(payload: bytes) -> tuple[list[Any], dict[str, Any]]:

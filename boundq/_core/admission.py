@@ -98,16 +98,22 @@ class Admission:
         self.memory = Gate(MEMORY_SECONDS)
 
     def enqueue(
-        self, session: Session, jobs: Sequence[Prepared], *, atomic: bool = False, again: bool = False
+        self,
+        session: Session,
+        jobs: Sequence[Prepared],
+        *,
+        atomic: bool = False,
+        again: bool = False,
+        resent: bool = False,
     ) -> Flow[list[Outcome]]:
         """
         Add the longest prefix of the jobs that fits, or, ``atomic``, all or none.
 
         The list has a `Receipt` for each admitted job, in order, and after them one `Rejection` if not all were.
-        ``again``: the call has been given its number, it may even have been sent.
+        ``again``: the call has its number, and the sizes were looked at. ``resent``: it may even have been executed.
         """
         size = jobs[0].size if len(jobs) == 1 else max(job.size for job in jobs)
-        known = session.producer != 0 and size <= (self._core.max_job_bytes or 0)
+        known = again or (session.producer != 0 and size <= (self._core.max_job_bytes or 0))
         if not known and size > (yield from self._most(session, size)):
             first = next(place for place, job in enumerate(jobs) if job.size > (self._core.max_job_bytes or 0))
             refusal = self._too_large(jobs[first])
@@ -115,7 +121,7 @@ class Admission:
                 return [refusal]
             before = yield from self.enqueue(session, jobs[:first])
             return [*before, refusal] if isinstance(before[-1], Receipt) and len(before) == first else before
-        said = yield from self._numbered(session, jobs, Attempt(atomic=atomic, again=again))
+        said = yield from self._numbered(session, jobs, Attempt(atomic=atomic, again=again, resent=resent))
         return said.outcomes
 
     def enqueue_waiting(self, session: Session, job: Prepared, wait: float) -> Flow[Outcome]:
@@ -183,9 +189,9 @@ class Admission:
         if not self.memory.open() and not (final and attempt.resent):
             refusal = Rejection(self._core.name, "memory", requested=len(jobs))
             return Said([refusal], _ROOM, attempt.resent, attempt.again)
-        if session.producer == 0 or session.stale:
-            yield from self._core.attach(session, producer=session.producer == 0)
         if not attempt.again:
+            if session.producer == 0 or session.stale:
+                yield from self._core.attach(session, producer=session.producer == 0)
             session.next_number()
         level = jobs[0].level
         general = attempt.wait != _NO or jobs[0].general

@@ -13,10 +13,9 @@ import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
 
-from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN, Admission
+from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN
 from boundq._core.express import Express
 from boundq._job import Prepared
 from boundq._retry import Lost
@@ -35,25 +34,18 @@ Waiting = tuple[Prepared, "asyncio.Future[Outcome]", float]
 
 
 async def add(
-    queue: str,
-    admission: Admission,
-    express: Express,
-    link: Link,
-    session: Session,
-    jobs: Sequence[Prepared],
-    deadline: float,
+    express: Express, link: Link, session: Session, jobs: Sequence[Prepared], deadline: float
 ) -> list[Outcome]:
     """Add the longest prefix that fits, as of `Admission.enqueue`, the short way if it is open."""
     request, failed = express.request(session, jobs), None
     if request is not None:
         try:
-            reply = await link.express(request, deadline)
-            if reply is not None and (outcomes := express.outcomes(reply)) is not None:
+            if (outcomes := express.outcomes(await link.express(request, deadline))) is not None:
                 return outcomes
         except Lost as lost:
             failed = lost
-    flow = admission.enqueue(session, jobs, again=request is not None)
-    return await link.drive(queue, flow, deadline - time.monotonic(), failed=failed)
+    flow = express.long_way(session, jobs, numbered=request is not None, failed=failed)
+    return await link.drive(express.queue, flow, deadline - time.monotonic(), failed=failed)
 
 
 class Combiner:
@@ -61,16 +53,13 @@ class Combiner:
     On the running event loop.
 
     Args:
-        queue: Its name.
-        admission: Its flows.
-        express: The short way, for a job alone.
+        express: The way into the queue.
         link: The loop's.
         seconds: What one script may take.
     """
 
-    def __init__(self, queue: str, admission: Admission, express: Express, link: Link, seconds: float) -> None:
-        self._queue = queue
-        self._admission = admission
+    def __init__(self, express: Express, link: Link, seconds: float) -> None:
+        self._queue = express.queue
         self._express = express
         self._link: Link = weakref.proxy(link)  # queues keep their combiners by link
         self._seconds = seconds
@@ -102,14 +91,11 @@ class Combiner:
         session = self._free.pop()
         self._under_way += 1
         try:
-            (outcome,) = await self._add(session, [job], deadline)
+            (outcome,) = await add(self._express, self._link, session, [job], deadline)
             return outcome
         finally:
             self._under_way -= 1
             self._release(session)
-
-    def _add(self, session: Session, jobs: list[Prepared], deadline: float) -> Coroutine[Any, Any, list[Outcome]]:
-        return add(self._queue, self._admission, self._express, self._link, session, jobs, deadline)
 
     def _release(self, session: Session) -> None:
         self._free.append(session)
@@ -133,7 +119,8 @@ class Combiner:
 
     async def _deliver(self, session: Session, chunk: list[Waiting]) -> None:
         try:
-            outcomes = await self._add(session, [job for job, _, _ in chunk], time.monotonic() + self._seconds)
+            jobs, deadline = [job for job, _, _ in chunk], time.monotonic() + self._seconds
+            outcomes = await add(self._express, self._link, session, jobs, deadline)
             self._answer(chunk, outcomes)
             last, rest = outcomes[-1], chunk[len(outcomes) :]
             if isinstance(last, Rejection) and last.reason in _SAME_FOR_ALL:

@@ -125,8 +125,7 @@ class AsyncQueue(BaseQueue):
                 while rest and not bulk.stopped(rest):
                     try:
                         deadline = time.monotonic() + self._deadline
-                        added = await add(self.name, self._admission, self._express, link, session, rest, deadline)
-                        rest = bulk.answered(rest, added)
+                        rest = bulk.answered(rest, await add(self._express, link, session, rest, deadline))
                     except BoundqError as error:
                         bulk.failed(rest, error)
                         break
@@ -424,8 +423,7 @@ class AsyncQueue(BaseQueue):
             return latest[1]
         combiner = self._combiners.get(link)
         if combiner is None:
-            combiner = Combiner(self.name, self._admission, self._express, link, self._deadline)
-            self._combiners[link] = combiner
+            combiner = self._combiners[link] = Combiner(self._express, link, self._deadline)
         self._latest = link, combiner
         return combiner
 

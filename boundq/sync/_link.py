@@ -93,9 +93,9 @@ class Link:
             while True:
                 if each or call.block:
                     deadline = time.monotonic() + seconds + (call.block[1] if call.block else 0)
+                first, failed = failed, None
                 try:
-                    answer = self._answer(queue, call, deadline, failed)
-                    failed = None
+                    answer = self._answer(queue, call, deadline, first)
                 except Exception as error:  # the flow may know what to do; it raises it where it does not
                     call = flow.throw(error)
                 else:

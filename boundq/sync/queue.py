@@ -400,12 +400,11 @@ class Queue(BaseQueue):
         request, failed = self._express.request(session, jobs), None
         if request is not None:
             try:
-                reply = link.express(request, deadline)
-                if reply is not None and (outcomes := self._express.outcomes(reply)) is not None:
+                if (outcomes := self._express.outcomes(link.express(request, deadline))) is not None:
                     return outcomes
             except Lost as lost:
                 failed = lost
-        flow = self._admission.enqueue(session, jobs, again=request is not None)
+        flow = self._express.long_way(session, jobs, numbered=request is not None, failed=failed)
         return link.drive(self.name, flow, deadline - time.monotonic(), failed=failed)
 
     def _turn(

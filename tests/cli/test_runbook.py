@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
 from boundq import Limits, Queue
+from boundq.task import EnqueueOptions
 from tests._servers import Server
 from tests.cli.conftest import Run
 from tests.conftest import FreshServer
@@ -43,9 +45,9 @@ def emails(server: Server, limits: Limits | None = None) -> Queue:
     return Queue("emails", server.url, limits=limits or Limits(max_jobs=100))
 
 
-def add(queue: Queue, count: int, **options: float) -> None:
+def add(queue: Queue, count: int, **options: Unpack[EnqueueOptions]) -> None:
     """So many jobs."""
-    send = queue.named("send", **options)  # type: ignore[arg-type]  # options by name
+    send = queue.named("send", **options)
     for number in range(count):
         send.enqueue(number)
 

@@ -138,7 +138,9 @@ def test_every_reply_of_merged_enqueues_is_lost(
     assert fault.hits >= 2 * RUN / 10
     assert len(set(ids.values())) == RUN
     if acked:
-        # One that was on its way on a connection that was cut for another's sake is there with its resend only.
+        # One that was on its way on a connection that was cut for another's sake is there with its resend only. Those
+        # of a wave that is not the last are found with the next resend.
+        assert len(done) >= RUN - 10
         done += take(worker)
         assert Counter(done) == Counter(list(ids))
     else:

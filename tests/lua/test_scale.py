@@ -8,11 +8,12 @@ which leaves out how long the machine let it wait.
 
 Valkey 9.1 only, unless BOUNDQ_ALL_SCALE is set: it takes a quarter of a minute each.
 
-    BOUNDQ_ALL_SCALE=1 pytest tests/lua/test_scale.py -s      # prints the table
+    BOUNDQ_ALL_SCALE=1 pytest tests/lua/test_scale.py --log-cli-level=INFO      # shows the table
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from tests._memory import quieten, used_memory
 from tests._servers import Kind, Server, kinds
 from tests._sized import OPERATIONS, Sized
 from tests.conftest import FreshServer
+
+log = logging.getLogger(__name__)
 
 LUA = Path(__file__).resolve().parents[2] / "lua"
 LARGE, SMALL = 1_000_000, 1000
@@ -114,7 +117,7 @@ def slower_among_many(small: Sized, large: Sized) -> dict[str, float]:
     slower = {}
     for name in OPERATIONS:
         few, many = (quantiles(arm.times[name], n=4)[0] for arm in (small, large))
-        print(f"{large.server.kind.id:11}{name:13}{few:8.1f}{many:8.1f} us{many / few:6.2f}")  # noqa: T201  # for -s
+        log.info("%-11s%-13s%8.1f%8.1f us%6.2f", large.server.kind.id, name, few, many, many / few)
         if many / few > (MOST_RATIO_BULK if name == "enqueue 100" else MOST_RATIO):
             slower[name] = round(many / few, 2)
     return slower
@@ -165,7 +168,7 @@ def purge_all(server: Server, client: redis.Redis, arm: Sized) -> list[float]:
             purged += removed
     assert purged == before.jobs + before.dead
     p99 = quantiles(times, n=100)[98]
-    print(f"{server.kind.id:11}purge        p50{median(times):6.2f} ms  p99{p99:6.2f}  max{max(times):6.2f}")  # noqa: T201  # for -s
+    log.info("%-11spurge        p50%6.2f ms  p99%6.2f  max%6.2f", server.kind.id, median(times), p99, max(times))
 
     stats = queue.stats()
     assert (stats.jobs, stats.bytes, stats.dead, stats.dead_bytes) == (0, 0, 0, 0)

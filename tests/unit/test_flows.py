@@ -10,14 +10,16 @@ import pytest
 from boundq import ConfigError, DataError, Limits, Receipt, Rejection, Unavailable
 from boundq import _status as status
 from boundq._call import Answer, Call, Full
-from boundq._core.admission import MOST_GENERAL, MOST_PLAIN, Admission
+from boundq._core.admission import FLAGS, MOST_GENERAL, MOST_PLAIN, Admission
 from boundq._core.base import Core
 from boundq._core.control import Control
 from boundq._core.delivery import Deliveries, Settlement
+from boundq._core.express import Express
 from boundq._core.inspection import Inspection
 from boundq._envelope import pack, stamp
 from boundq._job import prepare
-from boundq._session import Session
+from boundq._retry import Lost
+from boundq._session import CLOCK_SECONDS, Session
 
 NOW = 1_800_000_000_000
 LIMITS = Limits(max_jobs=10)
@@ -205,6 +207,58 @@ def test_stranger_after_a_resend_is_unknown(core: Core, session: Session) -> Non
     with pytest.raises(Unavailable) as raised:
         driver.reply(status.STRANGER, resent=True)
     assert raised.value.outcome == "unknown"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_express_says_the_same(core: Core, session: Session, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of the short way are those that the long way sends: a call may be begun on one and end on the other."""
+    monkeypatch.setattr(Session, "created", lambda _: stamp(NOW))
+    express = Express(core, Admission(core))
+    jobs = [prepare("mails", "send", b"x" * (300 * number + 1), {"priority": "high"}) for number in range(count)]
+    request = express.request(session, jobs)
+    assert request == Driver(express.long_way(session, jobs, numbered=True, failed=None)).sent.packed()
+
+
+def test_express_is_for_what_is_usual(core: Core, session: Session) -> None:
+    """A stranger, an old clock, an option, a job too large, a server out of memory: no number is spent on them."""
+    admission, number = Admission(core), session.number
+    express = Express(core, admission)
+    assert express.request(Session(), plain()) is None
+    assert express.request(session, [prepare("mails", "", b"x", {"delay": 1})]) is None
+    assert express.request(session, plain(payload=b"x" * 300_000)) is None
+    admission.memory.close()
+    assert express.request(session, plain()) is None
+    admission.memory.reopen()
+    session._read_at -= CLOCK_SECONDS
+    assert express.request(session, plain()) is None
+    assert session.number == number
+    for code in (status.GENERAL, status.REPEATED, status.STRANGER, status.UNDECLARED, status.BAD_FORMAT):
+        assert express.outcomes([code, 0, 0, 0, 0]) is None
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_the_long_way_after_a_lost_answer(core: Core, session: Session, sent: bool) -> None:
+    """
+    What may have been executed is sent again as such, whatever is the matter meanwhile: an old clock, a smaller limit,
+    a server that has run out of memory. Nobody is told that it was certainly not stored.
+    """
+    admission = Admission(core)
+    express = Express(core, admission)
+    assert express.request(session, plain())
+    session._read_at -= CLOCK_SECONDS
+    core.max_job_bytes = 1
+    driver = Driver(express.long_way(session, plain(), numbered=True, failed=Lost("reset", sent)))
+    assert driver.sent.script.name == "enqueue"
+    assert (driver.sent.args[1], int(driver.sent.args[FLAGS])) == (session.number, 2 if sent else 0)
+    admission.memory.close()
+    driver = Driver(express.long_way(session, plain(), numbered=True, failed=Lost("reset", sent)))
+    if sent:
+        assert driver.sent.script.name == "enqueue"
+        with pytest.raises(Unavailable) as caught:
+            driver.fail(Full())
+        assert caught.value.outcome == "unknown"
+    else:
+        assert driver.result == [Rejection("mails", "memory", requested=1)]
 
 
 def test_out_of_memory_is_full(core: Core, session: Session) -> None:

@@ -143,7 +143,9 @@ def test_a_busy_worker_is_well(queue: Queue, tree: NewTree, folder: Folder, path
 # In this process: what hangs can be chosen.
 
 
-def test_a_hanging_loop_is_not_well(any_server: Server, queue_name: str, tmp_path: Path) -> None:
+def test_a_hanging_loop_is_not_well(
+    any_server: Server, queue_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A claim that never ends, and a handler that holds up the event loop: each is named; what goes on is not."""
     queue = Queue(queue_name, any_server.url)
     other = Queue(f"{queue_name}.b", any_server.url)
@@ -168,7 +170,7 @@ def test_a_hanging_loop_is_not_well(any_server: Server, queue_name: str, tmp_pat
         wait_until(lambda: well(path, max_age=LEAST_AGE), "it turns again", 30)
 
         hangs = threading.Event()
-        queue._wait_and_claim = lambda *_: ([], 0.0 if hangs.wait(60) else 1.0)  # type: ignore[method-assign]
+        monkeypatch.setattr(queue, "_wait_and_claim", lambda *_: ([], 0.0 if hangs.wait(60) else 1.0))
         no_round = f"queue {queue_name} has ended no round for"
         wait_until(lambda: says(path, no_round, max_age=LEAST_AGE), "the claim hangs", 30)
         hangs.set()

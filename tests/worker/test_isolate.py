@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from boundq import Queue
+from boundq.job_control import CurrentJob
+from boundq.worker.isolate import MOST_STILLBORN, Children, NoChildren
 from tests._servers import Server, wait_until
 from tests.worker._tree import ROOT, Folder, Tree, balanced
 from tests.worker.conftest import NewTree
@@ -225,6 +231,36 @@ def test_a_child_that_dies_idle_costs_no_delivery(queue: Queue, tree: NewTree, f
     workers.until(lambda: queue.stats().acked == 2, "the next one is done too")
     assert queue.stats().retried == 0
     assert {one.attempt for one in folder.runs("done")} == {1}
+
+
+class Dead:
+    """A child that takes no job any more, or never has."""
+
+    def __init__(self, *, proven: bool) -> None:
+        self.proven = proven
+
+    def begin(self, *_: Any) -> bool:
+        return False
+
+    def kill(self) -> None: ...
+
+
+def test_children_that_die_idle_are_no_sign_that_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many that have done jobs are found dead, another is tried; of those that never took one, three."""
+    children = Children(["tasks:jobs"], threading.Event(), lambda: None)
+    taken = itertools.chain((Dead(proven=True) for _ in range(10)), (Dead(proven=False) for _ in itertools.count()))
+    tried: list[Dead] = []
+
+    def take(_: object) -> Dead:
+        tried.append(next(taken))
+        return tried[-1]
+
+    monkeypatch.setattr(children, "_take", take)
+    monkeypatch.setattr(children, "_give", lambda _: None)
+    job = CurrentJob("q", Mock(), lambda *_: None)
+    with pytest.raises(NoChildren):
+        children.run("q", Mock(), job, lambda: None)
+    assert [one.proven for one in tried] == [True] * 10 + [False] * MOST_STILLBORN
 
 
 def test_async_tasks_stay_on_the_loop(queue: Queue, tree: NewTree, folder: Folder) -> None:

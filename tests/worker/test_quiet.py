@@ -7,20 +7,22 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
+
+import pytest
 
 from boundq import Queue, Worker
 from tests._servers import Server, wait_until
 from tests.worker._tree import ROOT, Folder
-from tests.worker.conftest import NewTree
+from tests.worker.conftest import NewTree, Work
 
 
-def _waiting(queue: Queue) -> int:
-    """Jobs that anybody may claim: new ones, and those that were given back."""
-    stats = queue.stats()
-    return stats.ready + stats.scheduled
+def _rests(server: Server) -> None:
+    """No claim of a worker that has been told to be quiet is still on its way: none waits on the server."""
+    wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 0, "no claim to be waiting")
 
 
-def test_quiet_by_signal(queue: Queue, tree: NewTree, folder: Folder) -> None:
+def test_quiet_by_signal(any_server: Server, queue: Queue, tree: NewTree, folder: Folder) -> None:
     """
     SIGUSR1: what runs is finished and settled, nothing is claimed, also not by a process that replaces another.
 
@@ -31,29 +33,29 @@ def test_quiet_by_signal(queue: Queue, tree: NewTree, folder: Folder) -> None:
     workers.until(lambda: len(folder.keys("start")) == 4, "four jobs run")
     workers.signal(signal.SIGUSR1, workers.process.pid)
     workers.until(lambda: workers.said("quiet: nothing more is claimed; ") == 2, "both workers are quiet")
+    _rests(any_server)
     queue.enqueue_many([queue.named("work").call(key) for key in range(10, 20)])
     folder.open()
     workers.until(lambda: queue.stats().acked == 4, "what runs is finished")
     workers.signal(signal.SIGKILL, workers.workers[0])
     workers.until(lambda: workers.said("quiet: nothing more is claimed; ") == 3, "the new one is quiet as well")
-    workers.until(lambda: _waiting(queue) == 10, "what a claim on its way brought is given back")
     stats = queue.stats()
-    assert (stats.active, stats.deliveries - stats.released) == (0, 4)
+    assert (stats.ready, stats.active, stats.deliveries) == (10, 0, 4)
     workers.signal(signal.SIGUSR2, workers.process.pid)
     workers.until(lambda: queue.stats().acked == 14, "the others")
     assert workers.stop() == 0
 
 
-def test_a_quiet_worker_stops_as_usual(queue: Queue, tree: NewTree) -> None:
+def test_a_quiet_worker_stops_as_usual(any_server: Server, queue: Queue, tree: NewTree) -> None:
     """SIGTERM after SIGUSR1: exit code 0, and what was not claimed is still there."""
     workers = tree("--lease", "5")
     workers.until(lambda: workers.said("worker 1 is process") == 1, "it runs")
     workers.signal(signal.SIGUSR1, workers.process.pid)
     workers.until(lambda: workers.said("quiet: nothing more is claimed; ") == 1, "it is quiet")
+    _rests(any_server)
     queue.named("work").enqueue(1)
     assert workers.stop() == 0
-    stats = queue.stats()
-    assert (stats.jobs, stats.active, stats.deliveries - stats.released) == (1, 0, 0)
+    assert queue.stats().ready == 1
 
 
 def test_quiet_in_a_program(any_server: Server, queue_name: str) -> None:
@@ -75,11 +77,11 @@ def test_quiet_in_a_program(any_server: Server, queue_name: str) -> None:
     worker.quiet()
     worker.quiet()
     assert worker.is_quiet
+    _rests(any_server)
     wait.enqueue(2)
     gate.set()
     wait_until(lambda: queue.stats().acked == 1, "the first one is settled")
-    wait_until(lambda: _waiting(queue) == 1, "the second one is there for others")
-    assert done == [1]
+    assert (done, queue.stats().ready) == ([1], 1)
     worker.resume()
     worker.resume()
     wait_until(lambda: queue.stats().acked == 2, "the second one")
@@ -87,6 +89,40 @@ def test_quiet_in_a_program(any_server: Server, queue_name: str) -> None:
     thread.join(20)
     assert not thread.is_alive()
     queue.close()
+
+
+@pytest.mark.parametrize("claim", ["_claim_or_register", "_wait_and_claim"])
+def test_what_a_claim_brings_to_a_worker_that_has_become_quiet(
+    queue: Queue, work: Work, monkeypatch: pytest.MonkeyPatch, claim: str
+) -> None:
+    """It was on its way: it is given back, its delivery not spent, and run when the worker is no longer quiet."""
+    original, known, done = getattr(queue, claim), threading.Event(), list[int]()
+
+    @queue.task
+    def note(key: int) -> None:
+        done.append(key)
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        leases, pause = original(*args, **options)
+        if leases and not queue.stats().released:
+            known.wait(20)
+            running.worker.quiet()
+        return leases, pause
+
+    monkeypatch.setattr(queue, claim, meanwhile)
+    if claim == "_claim_or_register":
+        note.enqueue(1)
+    running = work(queue, lease=30)
+    known.set()
+    if claim == "_wait_and_claim":
+        wait_until(lambda: queue.stats().claimed_at is not None, "it has found nothing")
+        note.enqueue(1)
+    wait_until(lambda: queue.stats().released == 1, "it is given back")
+    assert (done, queue.stats().active, running.worker.is_quiet) == ([], 0, True)
+    running.worker.resume()
+    wait_until(lambda: queue.stats().acked == 1, "it is done")
+    assert done == [1]
+    assert running.stop() == 0
 
 
 PROGRAM = """
