@@ -49,7 +49,7 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
     """
     if isinstance(call, Both | Several):
         return (yield Send(call.packed(), len(call.calls))), None
-    load = False
+    lessons: list[bytes] = []
     trouble: ErrorReply | None = None
     home: Address | None = None
     once: Address | None = None
@@ -57,9 +57,7 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
         data, count = call.packed(), 2 if call.block and isinstance(call, Call) else 1
         if once:
             data, count = pack(b"ASKING") + data, count + 1
-        if load and isinstance(call, Call):
-            # All of them at once: who may load heals those who may not, such as a producer under `boundq acl producer`.
-            lessons = [pack(b"SCRIPT", b"LOAD", script.text) for script in every()]
+        if lessons:
             data, count = b"".join(lessons) + data, count + len(lessons)
         replies = yield Send(data, count, call.block is not None, home, once)
         home = once = None
@@ -69,17 +67,25 @@ def attempt(call: Request) -> Generator[Send, list[Any], tuple[Any, ErrorReply |
         if not isinstance(last, ErrorReply):
             return last, trouble
         if last.code == "NOSCRIPT" and isinstance(call, Call):
-            if load:
+            own = pack(b"SCRIPT", b"LOAD", call.script.text)
+            if lessons:
                 yield from _refused(call)
-            # The server is new, restarted or flushed: teach it the scripts in the same write. Its list, if any, was
-            # waited on.
-            load, call = True, call._replace(block=None)
+                lessons = [own]
+            else:
+                # The server is new, restarted or flushed: teach it the scripts in the same write. All of them: who may
+                # load heals those who may not, such as a producer under `boundq acl producer`. The call's own comes
+                # last: a server reads some 16 KB at a time, and somebody else's flush may come between two reads.
+                others = [script for script in every() if script is not call.script]
+                lessons = [*(pack(b"SCRIPT", b"LOAD", script.text) for script in others), own]
+            call = call._replace(block=None)  # its list, if any, was waited on
         elif last.code in ("MOVED", "ASK"):
             host, _, port = last.text.split()[2].rpartition(":")
             node = host.strip("[]"), int(port)
             home, once = (node, None) if last.code == "MOVED" else (None, node)
         else:
             raise last
+    if last.code == "NOSCRIPT":
+        raise ErrorReply("BUSY the scripts were flushed, time and again, as soon as they were loaded")
     raise ErrorReply("CLUSTERDOWN sent from node to node")
 
 

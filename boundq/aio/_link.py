@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -355,9 +356,10 @@ class _Latest(NamedTuple):
 
 
 class Hub:
-    """All event loops' links to one target, in this process; queues of one target share them."""
+    """All event loops' links to one target, in this process, whatever threads they run in; queues of one share them."""
 
     _hubs: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], Hub]] = weakref.WeakValueDictionary()
+    _lock = threading.Lock()
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -368,10 +370,11 @@ class Hub:
     def of(cls, target: Target) -> Hub:
         """The hub of this target."""
         key = (target.kind, target.url, target.nodes, target.service, id(target.client))
-        hub = cls._hubs.get(key)
-        if hub is None:
-            hub = cls._hubs[key] = cls(target)
-        return hub
+        with cls._lock:
+            hub = cls._hubs.get(key)
+            if hub is None:
+                hub = cls._hubs[key] = cls(target)
+            return hub
 
     def here(self) -> Link | None:
         """The running loop's link, if it has one by now."""
@@ -384,9 +387,10 @@ class Hub:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
-            self._forget_ended()
             target = await loop.run_in_executor(None, _started, self._target) if self._embedded else self._target
-            link = self._links.setdefault(loop, Link(target, self._gate))
+            with self._lock:
+                self._forget_ended()
+                link = self._links.setdefault(loop, Link(target, self._gate))
         self._latest = _Latest(weakref.ref(loop), link)
         return link
 
@@ -412,6 +416,7 @@ class Hub:
 
     @classmethod
     def _after_fork(cls) -> None:
+        cls._lock = threading.Lock()
         for hub in list(cls._hubs.values()):
             hub._forget()
 

@@ -260,16 +260,25 @@ def at_once(
             broken.wait(30)
             measured = took(lambda: CALLS[name](queue, lease))
             over.wait(30)
+        except BaseException:
+            ready.abort()  # nobody has to wait for this one
+            over.abort()
+            raise
         finally:
             shell.close()
         return measured
 
     with ThreadPoolExecutor(len(names)) as pool:
         futures = [pool.submit(one, name) for name in names]
-        ready.wait(30)
-        line.fail()
-        broken.set()
-        over.wait(30)
+        try:
+            ready.wait(30)
+            line.fail()
+            broken.set()
+            over.wait(30)
+        except threading.BrokenBarrierError:
+            errors = [error for error in (future.exception() for future in futures) if error is not None]
+            errors.sort(key=lambda error: isinstance(error, threading.BrokenBarrierError))
+            raise errors[0] from None  # what went wrong with the first, not that the others waited for it in vain
         line.mend()
         times = {name: check(name, *future.result()) for name, future in zip(names, futures, strict=True)}
     return {name: seconds for name, seconds in times.items() if seconds > deadline + SLACK}

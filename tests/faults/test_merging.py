@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -92,6 +94,25 @@ def test_loop_after_loop(any_server: Server, queue_name: str) -> None:
         asyncio.run(queue.enqueue_bytes(b"%d" % n))
     assert len(queue._hub._links) <= 2
     assert len(queue._combiners) <= 2
+
+
+def test_loops_of_many_threads(any_server: Server, direct: Queue, queue_name: str) -> None:
+    """Twenty threads, each with loop after loop: a queue may be shared by all; one that connects disturbs none."""
+    queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
+
+    def work() -> None:
+        for _ in range(40):
+            asyncio.run(queue.enqueue_bytes(b"job"))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # whatever can come between two steps of another thread does
+    try:
+        with ThreadPoolExecutor(20) as pool:
+            for future in [pool.submit(work) for _ in range(20)]:
+                future.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert direct.stats().ready == 800
 
 
 def test_an_error_that_nobody_expected_reaches_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,12 @@ import pytest
 import redis
 
 from boundq import AsyncQueue, LeaseLost, Queue, Unavailable
-from tests._proxy import Proxy
+from boundq._scripts import every
+from tests._proxy import Command, Proxy
 from tests._servers import Server, wait_until
 from tests.conftest import FreshServer
 from tests.contract._env import payloads, take
+from tests.faults._fake import Fake
 from tests.faults._shell import SMALL, Shell, audit
 from tests.faults.test_deadlines import CALLS
 
@@ -61,6 +64,25 @@ def test_flushed_before_an_empty_handed_wait(shell: Shell, any_server: Server, q
     thread.start()
     assert payloads(queue.claim(wait=10)) == [b"job"]
     thread.join()
+
+
+def test_flushed_while_they_are_loaded(shell: Shell, server: Server, queue_name: str) -> None:
+    """Somebody flushes after each script that a call loads but the last: that is its own, and so known."""
+    known: bytes = b""
+    called: list[str] = []
+
+    def answer(command: Command) -> bytes | None:
+        nonlocal known
+        if command[:2] == (b"SCRIPT", b"LOAD"):
+            known = hashlib.sha1(command[2], usedforsecurity=False).hexdigest().encode()
+        elif command[0] == b"EVALSHA":
+            called.append(next(script.name for script in every() if script.sha == command[1]))
+            return None if command[1] == known else b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
+        return None
+
+    with Fake(answer, server) as fake:
+        assert shell.queue(queue_name, fake.url, limits=SMALL).get("8") is None
+    assert called == ["get", "get", "attach", "attach", "get", "get"]  # not known, then known
 
 
 class Flusher:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from boundq import DataError, Unavailable
+from boundq._attempt import MOST_ROUNDS, attempt
 from boundq._call import Call, Full
 from boundq._retry import Attempts, ErrorReply, Lost
 from boundq._scripts import load
@@ -204,3 +205,18 @@ def test_session_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int.from_bytes(session.created(), "big") == 1_800_000_001_500
     now[0] += CLOCK_SECONDS
     assert session.stale
+
+
+def test_scripts_that_are_flushed_at_once() -> None:
+    """Somebody flushes them as soon as they are loaded, for ever: an attempt ends, and says so; others may follow."""
+
+    def make() -> None:
+        steps = attempt(REPEATABLE)
+        send = next(steps)
+        for _ in range(4 * MOST_ROUNDS):
+            answer = ErrorReply("NOSCRIPT No matching script.") if b"EVALSHA" in send.data else b"its sha"
+            send = steps.send([b"sha"] * (send.replies - 1) + [answer])
+
+    with pytest.raises(ErrorReply, match="flushed, time and again") as raised:
+        make()
+    assert raised.value.transient == "busy"
