@@ -1,4 +1,4 @@
-"""Overdue: one timer for many deadlines. A timer for each call takes longer than all else about waiting for it."""
+"""Overdue: one timer for many deadlines, in place of one for each call, made and taken back."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def command(
 def _work(worker: Worker) -> NoReturn:
     """Be a worker process."""
     # What is loaded by now stays: the garbage collector need not look through it again and again, which halts all
-    # handlers for some 10 ms each time (coroutines at 10,000 jobs/s: p99 2.4 to 6.0 ms with it, 1.7 to 2.0 without).
+    # handlers each time (coroutines at half of the drain rate, `bench latency`: p99 6 to 9 ms; without this 10 to 34).
     gc.collect()
     gc.freeze()
     code = worker.run()
