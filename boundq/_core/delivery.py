@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -29,6 +31,20 @@ MOST_JOBS = 500
 IDLE_SECONDS = 1.0
 # Reason and error text of a dead letter are cut to so many bytes; they are charged to the dead budget.
 REASON_BYTES, TEXT_BYTES = 200, 2000
+
+# Tell deliveries of one number apart, not secretly. Those of a process follow one another, so that a settlement which
+# comes late, after its job was given back and claimed again by this process, is never taken for the new one's; the
+# beginning is drawn by lot, for other processes, and a fail-over, which turns counters back.
+_nonces = itertools.count(random.randrange(256))
+
+
+def _after_fork() -> None:
+    global _nonces  # a child must not count along with its parent
+    _nonces = itertools.count(random.randrange(256))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -217,7 +233,7 @@ class Deliveries:
         ]
 
     def _claim_call(self, n: int, lease_ms: int, mode: int, block: tuple[bytes, float] | None) -> Call:
-        nonce = random.getrandbits(8)  # tells deliveries of one number apart; not a secret
+        nonce = next(_nonces) % 256
         # Never repeated blindly: what a lost answer held stays leased until the lease ends.
         return Call(load("claim"), self._keys, (n, REPLY_BYTES, lease_ms, nonce, mode), repeat=False, block=block)
 

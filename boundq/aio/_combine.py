@@ -13,15 +13,18 @@ import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN
 from boundq._core.express import Express
 from boundq._job import Prepared
-from boundq._retry import Lost
+from boundq._retry import ErrorReply, Lost
 from boundq._session import Session
 from boundq.aio._link import Link
 from boundq.aio._overdue import Overdue
+from boundq.aio._wire import settle
 from boundq.errors import Outcome as Certainty
 from boundq.errors import Unavailable
 from boundq.model import Receipt, Rejection
@@ -37,15 +40,40 @@ async def add(
     express: Express, link: Link, session: Session, jobs: Sequence[Prepared], deadline: float
 ) -> list[Outcome]:
     """Add the longest prefix that fits, as of `Admission.enqueue`, the short way if it is open."""
-    request, failed = express.request(session, jobs), None
+    request = express.request(session, jobs)
+    reply: list[Any] | Lost | None = None
     if request is not None:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         try:
-            if (outcomes := express.outcomes(await link.express(request, deadline))) is not None:
-                return outcomes
+            if link.express(request, deadline, partial(settle, future)):
+                reply = await future
         except Lost as lost:
-            failed = lost
-    flow = express.long_way(session, jobs, numbered=request is not None, failed=failed)
+            reply = lost
+    return await _add_on(express, link, session, jobs, deadline, numbered=request is not None, reply=reply)
+
+
+async def _add_on(
+    express: Express,
+    link: Link,
+    session: Session,
+    jobs: Sequence[Prepared],
+    deadline: float,
+    *,
+    numbered: bool,
+    reply: list[Any] | Lost | None,
+) -> list[Outcome]:
+    """Likewise, when the short way has been tried, or not."""
+    failed = reply if isinstance(reply, Lost) else None
+    if (outcomes := _outcomes(express, reply)) is not None:
+        return outcomes
+    flow = express.long_way(session, jobs, numbered=numbered, failed=failed)
     return await link.drive(express.queue, flow, deadline - time.monotonic(), failed=failed)
+
+
+def _outcomes(express: Express, reply: list[Any] | Lost | None) -> list[Outcome] | None:
+    if reply is None or isinstance(reply, Lost) or isinstance(reply[0], ErrorReply):
+        return None
+    return express.outcomes(reply[0])
 
 
 class Combiner:
@@ -55,7 +83,7 @@ class Combiner:
     Args:
         express: The way into the queue.
         link: The loop's.
-        seconds: What one script may take.
+        seconds: What one script may take, where several jobs go together.
     """
 
     def __init__(self, express: Express, link: Link, seconds: float) -> None:
@@ -73,34 +101,19 @@ class Combiner:
         self._crowded = False  # the last ones came together: so will the next
         self._scheduled = False
 
-    def enqueue(self, job: Prepared, seconds: float) -> Awaitable[Outcome]:
+    def enqueue(self, job: Prepared, seconds: float) -> asyncio.Future[Outcome]:
         """Add one job; `Unavailable` after ``seconds`` without an answer."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
         deadline = time.monotonic() + seconds
         if self._free and not self._gathered and not self._crowded:
-            return self._add_alone(job, deadline)
-        future = self._loop.create_future()
+            # Its own deadline is the script's, which knows better what has become of it.
+            self._start([(job, future, math.inf)], deadline)
+            return future
         self._gathered.append((job, future, deadline))
         self._overdue.look_at(deadline)
         if self._free and not self._scheduled:
             self._send_soon()
         return future
-
-    async def _add_alone(self, job: Prepared, deadline: float) -> Outcome:
-        if not self._free:  # it was there when this was called, but not yet awaited
-            return await self.enqueue(job, deadline - time.monotonic())
-        session = self._free.pop()
-        self._under_way += 1
-        try:
-            (outcome,) = await add(self._express, self._link, session, [job], deadline)
-            return outcome
-        finally:
-            self._under_way -= 1
-            self._release(session)
-
-    def _release(self, session: Session) -> None:
-        self._free.append(session)
-        if self._gathered and not self._scheduled:
-            self._send_soon()
 
     def _send_soon(self) -> None:
         """Send what has gathered, and what gathers in the rest of this turn of the loop."""
@@ -111,37 +124,74 @@ class Combiner:
         self._scheduled = False
         while self._free and (chunk := self._chunk()):
             self._crowded = len(chunk) > 1
-            self._sent.append(chunk)
-            self._under_way += len(chunk)
-            task = self._loop.create_task(self._deliver(self._free.pop(), chunk))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(chunk, time.monotonic() + self._seconds)
 
-    async def _deliver(self, session: Session, chunk: list[Waiting]) -> None:
+    def _start(self, chunk: list[Waiting], deadline: float) -> None:
+        """Send one script's worth. No task is made for it where all goes well."""
+        session = self._free.pop()
+        self._sent.append(chunk)
+        self._under_way += len(chunk)
+        numbered = False
         try:
-            jobs, deadline = [job for job, _, _ in chunk], time.monotonic() + self._seconds
-            outcomes = await add(self._express, self._link, session, jobs, deadline)
-            self._answer(chunk, outcomes)
-            last, rest = outcomes[-1], chunk[len(outcomes) :]
-            if isinstance(last, Rejection) and last.reason in _SAME_FOR_ALL:
-                self._answer(rest, [last] * len(rest))
-            else:
-                # Behind one that does not fit others may: they are not one batch to their callers.
-                self._gathered.extendleft(reversed(rest))
+            request = self._express.request(session, [job for job, _, _ in chunk])
+            numbered = request is not None
+            if request is not None and self._link.express(
+                request, deadline, lambda reply: self._told(session, chunk, deadline, reply)
+            ):
+                return
         except Exception as error:  # whatever it is: nobody else would tell them
-            for _, future, _ in chunk:
-                if not future.done():
-                    future.set_exception(error)
-        except asyncio.CancelledError:  # the loop is ending: nobody will send the others
-            for job, future, _ in self._gathered:
-                if not future.done():
-                    future.set_exception(Unavailable(self._queue, "not_sent", "reset", f"the loop ended ({job.task})"))
-            self._gathered.clear()
+            self._fail(chunk, error)
+            self._end(session, chunk)
+        else:
+            self._go_on(session, chunk, deadline, numbered, None)
+
+    def _told(self, session: Session, chunk: list[Waiting], deadline: float, reply: list[Any] | Lost) -> None:
+        """The server has answered, or will not."""
+        if all(future.done() for _, future, _ in chunk):  # cancelled: the loop is ending, perhaps
+            return self._end(session, chunk)
+        try:
+            outcomes = _outcomes(self._express, reply)
+            if outcomes is None:
+                return self._go_on(session, chunk, deadline, True, reply)
+            self._answer(chunk, outcomes)
+        except Exception as error:  # as in `_start`
+            self._fail(chunk, error)
+        self._end(session, chunk)
+
+    def _go_on(
+        self, session: Session, chunk: list[Waiting], deadline: float, numbered: bool, reply: list[Any] | Lost | None
+    ) -> None:
+        task = self._loop.create_task(self._deliver(session, chunk, deadline, numbered, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if len(chunk) == 1:  # who gives up waiting has it tried no more
+            chunk[0][1].add_done_callback(lambda future: future.cancelled() and task.cancel())
+
+    async def _deliver(
+        self, session: Session, chunk: list[Waiting], deadline: float, numbered: bool, reply: list[Any] | Lost | None
+    ) -> None:
+        """Go the long way."""
+        jobs = [job for job, _, _ in chunk]
+        try:
+            outcomes = await _add_on(self._express, self._link, session, jobs, deadline, numbered=numbered, reply=reply)
+            self._answer(chunk, outcomes)
+        except Exception as error:  # whatever it is: nobody else would tell them
+            self._fail(chunk, error)
+        except asyncio.CancelledError:
+            if not all(future.done() for _, future, _ in chunk):  # the loop is ending: nobody will send the others
+                self._fail(chunk, Unavailable(self._queue, "unknown", "reset", "the loop ended"))
+                self._fail(self._gathered, Unavailable(self._queue, "not_sent", "reset", "the loop ended"))
+                self._gathered.clear()
             raise
         finally:
-            self._sent.remove(chunk)
-            self._under_way -= len(chunk)
-            self._release(session)
+            self._end(session, chunk)
+
+    def _end(self, session: Session, chunk: list[Waiting]) -> None:
+        self._sent.remove(chunk)
+        self._under_way -= len(chunk)
+        self._free.append(session)
+        if self._gathered and not self._scheduled:
+            self._send_soon()
 
     def _chunk(self) -> list[Waiting]:
         """One script's worth: half of those that wait or are under way, so that there may always be two."""
@@ -170,6 +220,21 @@ class Combiner:
         for (_, future, _), outcome in zip(chunk, outcomes, strict=False):  # a refusal ends the outcomes early
             if not future.done():
                 future.set_result(outcome)
+        rest = chunk[len(outcomes) :]
+        if not rest:
+            return
+        last = outcomes[-1]
+        if isinstance(last, Rejection) and last.reason in _SAME_FOR_ALL:
+            self._answer(rest, [last] * len(rest))
+        else:
+            # Behind one that does not fit others may: they are not one batch to their callers.
+            self._gathered.extendleft(reversed(rest))
+
+    @staticmethod
+    def _fail(chunk: Iterable[Waiting], error: Exception) -> None:
+        for _, future, _ in chunk:
+            if not future.done():
+                future.set_exception(error)
 
     def _expire(self, now: float) -> float:
         next_deadline = math.inf

@@ -19,13 +19,10 @@ from boundq._gate import GATE_SECONDS, Gate
 from boundq._retry import Attempts, ErrorReply, Lost, give_up_at
 from boundq._session import Session
 from boundq._target import Target
-from boundq.aio._wire import Wire, open_wire
+from boundq.aio._wire import Tell, Wire, open_wire
 from boundq.errors import Unavailable
 
 R = TypeVar("R")
-
-# A connection on which nothing was heard for so long, in seconds, while an answer was due, is taken for dead.
-SILENCE = 1.0
 
 
 class Once(Protocol):
@@ -34,7 +31,7 @@ class Once(Protocol):
     async def once(self, call: Request, deadline: float) -> tuple[Any, ErrorReply | None]:
         """As `attempt`; or `Lost`."""
 
-    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+    def express(self, data: bytes, deadline: float, tell: Tell) -> bool:
         """See `Link.express`."""
 
     @property
@@ -68,17 +65,17 @@ class Link:
         finally:
             idle.append(session)
 
-    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+    def express(self, data: bytes, deadline: float, tell: Tell) -> bool:
         """
-        One attempt at a call that may be sent again: a write, and the script's reply.
+        One attempt at a call that may be sent again: a write, and ``tell`` is called with the script's reply.
+
+        An `ErrorReply`, as the one in the list, means that nothing was done. A `Lost` is to be given to `drive`, with a
+        flow that makes the same call.
 
         Returns:
-            None where there is none: the way is not clear, or the server answered with an error; nothing was done.
-
-        Raises:
-            Lost: Give it to `drive`, with a flow that makes the same call.
+            Whether the way is clear; nothing was sent where it is not.
         """
-        return None if self._gate.troubled else await self._once.express(data, give_up_at(deadline))
+        return not self._gate.troubled and self._once.express(data, give_up_at(deadline), tell)
 
     async def drive(
         self, queue: str, flow: Flow[R], seconds: float, *, each: bool = False, failed: Lost | None = None
@@ -176,16 +173,12 @@ class WireOnce:
                 self._hang_up()
             raise
 
-    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
+    def express(self, data: bytes, deadline: float, tell: Tell) -> bool:
         wire = self._shared
         if wire is None or wire.closed:
-            return None
-        try:
-            (reply,) = await wire.exchange(data, 1, deadline)
-        except Lost as lost:
-            _hang_up_if_dead(wire, lost)
-            raise
-        return None if isinstance(reply, ErrorReply) else reply
+            return False
+        wire.send(data, 1, deadline, tell)
+        return True
 
     async def _write(self, send: Send, deadline: float) -> list[Any]:
         if send.home:
@@ -202,9 +195,6 @@ class WireOnce:
             replies = await wire.exchange(send.data, send.replies, deadline)
             answered = True
             return replies
-        except Lost as lost:
-            _hang_up_if_dead(wire, lost)
-            raise
         finally:
             if send.once or (send.waits and not answered):
                 wire.close()  # an answer that nobody wants is still to come
@@ -300,18 +290,13 @@ class ClientOnce:
     async def _do(self, *command: Any) -> Any:
         return await self._client.execute_command(*command)
 
-    async def express(self, data: bytes, deadline: float) -> list[Any] | None:
-        return None
+    def express(self, data: bytes, deadline: float, tell: Tell) -> bool:
+        return False
 
     closed = True  # none of ours
 
     async def close(self) -> None:
         """The client is the user's."""
-
-
-def _hang_up_if_dead(wire: Wire, lost: Lost) -> None:
-    if lost.reason == "timeout" and time.monotonic() - wire.heard_at > SILENCE:
-        wire.close()
 
 
 async def _primary(target: Target, sentinels: deque[Address], deadline: float) -> Address:

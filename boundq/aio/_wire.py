@@ -13,6 +13,8 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -23,6 +25,27 @@ from boundq._target import Target
 from boundq.aio._overdue import Overdue
 
 _NOTHING = object()
+# A connection on which nothing was heard for so long, in seconds, while an answer was due, is taken for dead.
+SILENCE = 1.0
+Tell = Callable[["list[Any] | Lost"], None]
+"""Called once: with the replies, error replies among them as `ErrorReply`, or with why there are none."""
+
+
+class _Waiter:
+    """Who waits for replies: how many, those that came, whom to tell (None: told), until when."""
+
+    __slots__ = ("count", "deadline", "replies", "tell")
+
+    def __init__(self, count: int, tell: Tell, deadline: float) -> None:
+        self.count = count
+        self.replies: list[Any] = []
+        self.tell: Tell | None = tell
+        self.deadline = deadline
+
+    def end(self, outcome: list[Any] | Lost) -> None:
+        tell, self.tell = self.tell, None
+        if tell is not None:
+            tell(outcome)
 
 
 class Wire(asyncio.Protocol):
@@ -31,8 +54,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        # Who waits, in order: how many replies, those that came, whom to tell, and until when.
-        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]], float]] = deque()
+        self._waiting: deque[_Waiter] = deque()  # in the order of their requests
         self._overdue = Overdue(self._expire)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = connection._writer.transport
@@ -46,21 +68,26 @@ class Wire(asyncio.Protocol):
 
     def exchange(self, data: bytes, count: int, deadline: float) -> asyncio.Future[list[Any]]:
         """
-        Write, and a future of ``count`` replies, error replies among them as `ErrorReply`; until ``deadline`` on the
-        monotonic clock.
+        `send`, and a future of the replies, which fails with `Lost`.
 
-        The future fails with `Lost` when the connection breaks or the time is over. Who no longer waits has its
-        replies thrown away when they come.
+        Who no longer waits for it has its replies thrown away when they come.
         """
         future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self.send(data, count, deadline, partial(settle, future))
+        return future
+
+    def send(self, data: bytes, count: int, deadline: float, tell: Tell) -> None:
+        """
+        Write; ``tell`` is called with the ``count`` replies, or with `Lost` when the connection breaks or the time is
+        over: ``deadline`` on the monotonic clock.
+        """
         if self._transport.is_closing():
             farewell = self._farewell
-            future.set_exception(lost_introducing(farewell) if farewell else Lost("reset", False, "closed"))
-            return future
-        self._waiting.append((count, [], future, deadline))
+            tell(lost_introducing(farewell) if farewell else Lost("reset", False, "closed"))
+            return
+        self._waiting.append(_Waiter(count, tell, deadline))
         self._transport.write(data)
         self._overdue.look_at(deadline)
-        return future
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
@@ -73,12 +100,12 @@ class Wire(asyncio.Protocol):
                     if isinstance(reply, hiredis.ReplyError):
                         self._farewell = ErrorReply(str(reply))  # no free connection, say
                     return self.close()
-                count, replies, future, _ = self._waiting[0]
+                waiter = self._waiting[0]
+                replies = waiter.replies
                 replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
-                if len(replies) == count:
+                if len(replies) == waiter.count:
                     self._waiting.popleft()
-                    if not future.done():
-                        future.set_result(replies)
+                    waiter.end(replies)
         except hiredis.ProtocolError as error:
             self._fail(Lost("protocol", True, str(error)))
             self.close()
@@ -116,18 +143,21 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, lost: Lost) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for _, _, future, _ in waiting:
-            if not future.done():
-                future.set_exception(lost)
+        for waiter in waiting:
+            waiter.end(lost)
 
     def _expire(self, now: float) -> float:
-        next_deadline = math.inf
-        for _, _, future, deadline in self._waiting:
-            if not future.done():
-                if deadline <= now:
-                    future.set_exception(Lost("timeout", True, "no answer in time"))
-                else:
-                    next_deadline = min(next_deadline, deadline)
+        next_deadline, late = math.inf, False
+        for waiter in tuple(self._waiting):
+            if waiter.tell is None:
+                continue
+            if waiter.deadline <= now:
+                late = True
+                waiter.end(Lost("timeout", True, "no answer in time"))
+            else:
+                next_deadline = min(next_deadline, waiter.deadline)
+        if late and now - self.heard_at > SILENCE:
+            self.close()
         return next_deadline
 
     def _end(self) -> None:
@@ -142,6 +172,16 @@ class Wire(asyncio.Protocol):
             await self._gone
         finally:
             self.close()
+
+
+def settle(future: asyncio.Future[list[Any]], outcome: list[Any] | Lost) -> None:
+    """Tell who waits for a future, unless nobody does any more."""
+    if future.done():
+        return
+    if isinstance(outcome, Lost):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 async def open_wire(target: Target, address: tuple[str, int] | None, seconds: float) -> Wire:

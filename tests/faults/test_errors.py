@@ -205,7 +205,14 @@ def garbage(text: bytes, db: int = 0) -> Callable[[FreshServer], Any]:
 
 @contextmanager
 def unknown_host(fresh: FreshServer) -> Iterator[State]:
-    yield State(f"redis://:{SECRET}@no-such-host.invalid:6379/0", lambda: None)
+    """The resolver says so at once, which a real one, without a network, may take seconds to do."""
+
+    def getaddrinfo(host: Any, *_: object, **__: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known: {host!r}")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield State(f"redis://:{SECRET}@no-such-host.invalid:6379/0", lambda: None)
 
 
 # reason, outcome, retryable; and whether it passes

@@ -87,6 +87,29 @@ def test_a_deadline_of_ones_own(any_server: Server, proxy: NewProxy, queue_name:
     asyncio.run(run())
 
 
+def test_who_gives_up_has_it_tried_no_more(any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str) -> None:
+    """A call that is cancelled while the server is away is not made when it is back."""
+    line = proxy(any_server)
+
+    async def run() -> None:
+        queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=30)
+        await queue.enqueue_bytes(b"before")
+        (combiner,) = queue._combiners.values()
+        line.refuse()
+        line.cut_all()
+        call = asyncio.ensure_future(queue.enqueue_bytes(b"given up"))
+        await _until(lambda: combiner._tasks, "it to be tried again")
+        call.cancel()
+        await asyncio.wait([call])
+        line.heal()
+        await _until(lambda: not combiner._tasks, "the end of the trying")
+        await queue.enqueue_bytes(b"after")
+        await queue.close()
+
+    asyncio.run(run())
+    assert sorted(stored(direct)) == [b"after", b"before"]
+
+
 def test_loop_after_loop(any_server: Server, queue_name: str) -> None:
     """A program that calls `asyncio.run` for each job keeps nothing of the loops that have ended."""
     queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
