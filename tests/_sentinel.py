@@ -52,6 +52,9 @@ class Watched:
         """The primary is dead: let the sentinel notice it; return when the replica is the primary."""
         self._tell("SET", NAME, "down-after-milliseconds", 500)
         self._await_promotion()
+        wait_until(self._names_the_replica, "the sentinel names the new primary", FAIL_OVER_S)
+        # On a machine that has much else to do, the new one may be silent for 500 ms too, and would not be named then.
+        self._tell("SET", NAME, "down-after-milliseconds", 60_000)
 
     def demote(self) -> None:
         """Let the two change places, as for an upgrade: the primary lives on as a replica, and refuses to write."""
@@ -76,6 +79,10 @@ class Watched:
             return bool(self.replica.cli("ROLE")[0] == b"master")
         except ConnectionError:  # at the moment itself the sentinel cuts all its clients off
             return False
+
+    def _names_the_replica(self) -> bool:
+        named: Any = self._tell("GET-MASTER-ADDR-BY-NAME", NAME)
+        return int(named[1]) == self.replica.port
 
     def _knows_the_replica(self) -> bool:
         replicas: Any = self._tell("REPLICAS", NAME)
