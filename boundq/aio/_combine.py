@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from boundq._core.admission import MOST_BYTES, MOST_GENERAL, MOST_PLAIN
 from boundq._core.express import Express
@@ -34,6 +34,23 @@ Outcome = Receipt | Rejection
 _SAME_FOR_ALL = ("jobs", "sealed", "waiters", "memory")
 # A job that waits to be sent, or for its answer, with others: whom to tell, and until when, on the monotonic clock.
 Waiting = tuple[Prepared, "asyncio.Future[Outcome]", float]
+
+
+class _Sent(NamedTuple):
+    """One script that is under way: whose number it has, for whom, and until when on the monotonic clock."""
+
+    session: Session
+    chunk: list[Waiting]
+    deadline: float
+
+    @property
+    def jobs(self) -> list[Prepared]:
+        return [job for job, _, _ in self.chunk]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more: all have an outcome, or were cancelled."""
+        return all(future.done() for _, future, _ in self.chunk)
 
 
 async def add(
@@ -94,7 +111,7 @@ class Combiner:
         self._loop = asyncio.get_running_loop()
         self._free = [Session(), Session()]
         self._gathered: deque[Waiting] = deque()
-        self._sent: list[list[Waiting]] = []
+        self._sent: list[_Sent] = []
         self._under_way = 0  # jobs
         self._tasks: set[asyncio.Task[None]] = set()
         self._overdue = Overdue(self._expire)
@@ -128,68 +145,63 @@ class Combiner:
 
     def _start(self, chunk: list[Waiting], deadline: float) -> None:
         """Send one script's worth. No task is made for it where all goes well."""
-        session = self._free.pop()
-        self._sent.append(chunk)
+        sent = _Sent(self._free.pop(), chunk, deadline)
+        self._sent.append(sent)
         self._under_way += len(chunk)
-        numbered = False
         try:
-            request = self._express.request(session, [job for job, _, _ in chunk])
-            numbered = request is not None
-            if request is not None and self._link.express(
-                request, deadline, lambda reply: self._told(session, chunk, deadline, reply)
-            ):
-                return
+            request = self._express.request(sent.session, sent.jobs)
+            if request is None or not self._link.express(request, deadline, lambda reply: self._told(sent, reply)):
+                self._go_on(sent, None, numbered=request is not None)
         except Exception as error:  # whatever it is: nobody else would tell them
             self._fail(chunk, error)
-            self._end(session, chunk)
-        else:
-            self._go_on(session, chunk, deadline, numbered, None)
+            self._end(sent)
 
-    def _told(self, session: Session, chunk: list[Waiting], deadline: float, reply: list[Any] | Lost) -> None:
+    def _told(self, sent: _Sent, reply: list[Any] | Lost) -> None:
         """The server has answered, or will not."""
-        if all(future.done() for _, future, _ in chunk):  # cancelled: the loop is ending, perhaps
-            return self._end(session, chunk)
+        if sent.given_up:  # the loop is ending, perhaps
+            return self._end(sent)
         try:
             outcomes = _outcomes(self._express, reply)
             if outcomes is None:
-                return self._go_on(session, chunk, deadline, True, reply)
-            self._answer(chunk, outcomes)
+                return self._go_on(sent, reply, numbered=True)
+            self._answer(sent.chunk, outcomes)
         except Exception as error:  # as in `_start`
-            self._fail(chunk, error)
-        self._end(session, chunk)
+            self._fail(sent.chunk, error)
+        self._end(sent)
 
-    def _go_on(
-        self, session: Session, chunk: list[Waiting], deadline: float, numbered: bool, reply: list[Any] | Lost | None
-    ) -> None:
-        task = self._loop.create_task(self._deliver(session, chunk, deadline, numbered, reply))
+    def _go_on(self, sent: _Sent, reply: list[Any] | Lost | None, *, numbered: bool) -> None:
+        task = self._loop.create_task(self._deliver(sent, reply, numbered=numbered))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if len(chunk) == 1:  # who gives up waiting has it tried no more
-            chunk[0][1].add_done_callback(lambda future: future.cancelled() and task.cancel())
 
-    async def _deliver(
-        self, session: Session, chunk: list[Waiting], deadline: float, numbered: bool, reply: list[Any] | Lost | None
-    ) -> None:
+        def ended(_: asyncio.Task[None]) -> None:  # a task that is cancelled before it begins runs no `finally`
+            self._tasks.discard(task)
+            self._end(sent)
+
+        task.add_done_callback(ended)
+        if len(sent.chunk) == 1:  # who gives up waiting has it tried no more
+            sent.chunk[0][1].add_done_callback(lambda future: future.cancelled() and task.cancel())
+
+    async def _deliver(self, sent: _Sent, reply: list[Any] | Lost | None, *, numbered: bool) -> None:
         """Go the long way."""
-        jobs = [job for job, _, _ in chunk]
+        session, chunk, deadline = sent
         try:
-            outcomes = await _add_on(self._express, self._link, session, jobs, deadline, numbered=numbered, reply=reply)
+            outcomes = await _add_on(
+                self._express, self._link, session, sent.jobs, deadline, numbered=numbered, reply=reply
+            )
             self._answer(chunk, outcomes)
         except Exception as error:  # whatever it is: nobody else would tell them
             self._fail(chunk, error)
         except asyncio.CancelledError:
-            if not all(future.done() for _, future, _ in chunk):  # the loop is ending: nobody will send the others
+            if not sent.given_up:  # the loop is ending: nobody will send the others
                 self._fail(chunk, Unavailable(self._queue, "unknown", "reset", "the loop ended"))
                 self._fail(self._gathered, Unavailable(self._queue, "not_sent", "reset", "the loop ended"))
                 self._gathered.clear()
             raise
-        finally:
-            self._end(session, chunk)
 
-    def _end(self, session: Session, chunk: list[Waiting]) -> None:
-        self._sent.remove(chunk)
-        self._under_way -= len(chunk)
-        self._free.append(session)
+    def _end(self, sent: _Sent) -> None:
+        self._sent.remove(sent)
+        self._under_way -= len(sent.chunk)
+        self._free.append(sent.session)
         if self._gathered and not self._scheduled:
             self._send_soon()
 
@@ -238,13 +250,14 @@ class Combiner:
 
     def _expire(self, now: float) -> float:
         next_deadline = math.inf
-        for waiting in (self._gathered, *self._sent):
-            for _, future, deadline in waiting:
+        certainties: list[tuple[Iterable[Waiting], Certainty]] = [(self._gathered, "not_sent")]
+        certainties += [(sent.chunk, "unknown") for sent in self._sent]
+        for chunk, certainty in certainties:
+            for _, future, deadline in chunk:
                 if future.done():
                     continue
                 if deadline <= now:
-                    outcome: Certainty = "not_sent" if waiting is self._gathered else "unknown"
-                    future.set_exception(Unavailable(self._queue, outcome, "timeout"))
+                    future.set_exception(Unavailable(self._queue, certainty, "timeout"))
                 else:
                     next_deadline = min(next_deadline, deadline)
         return next_deadline

@@ -110,6 +110,26 @@ def test_who_gives_up_has_it_tried_no_more(any_server: Server, direct: Queue, pr
     assert sorted(stored(direct)) == [b"after", b"before"]
 
 
+def test_cancelled_before_it_began(any_server: Server, direct: Queue, queue_name: str) -> None:
+    """Whenever a call is cancelled, those after it go out: also when nothing of it had been done yet."""
+
+    async def run() -> None:
+        queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
+        for rounds in range(8):  # from before the connection until after
+            for turns in range(4):
+                calls = [asyncio.ensure_future(queue.enqueue_bytes(b"cancelled")) for _ in range(1 + rounds % 3)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for call in calls:
+                    call.cancel()
+                await asyncio.wait(calls)
+        await asyncio.gather(*(queue.enqueue_bytes(b"after") for _ in range(5)))
+        await queue.close()
+
+    asyncio.run(run())
+    assert stored(direct).count(b"after") == 5
+
+
 def test_loop_after_loop(any_server: Server, queue_name: str) -> None:
     """A program that calls `asyncio.run` for each job keeps nothing of the loops that have ended."""
     queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
