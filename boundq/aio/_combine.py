@@ -208,24 +208,22 @@ class Combiner:
     def _chunk(self) -> list[Waiting]:
         """One script's worth: half of those that wait or are under way, so that there may always be two."""
         gathered = self._gathered
-        share = (len(gathered) + self._under_way + 1) // 2
+        most = (len(gathered) + self._under_way + 1) // 2
         chunk: list[Waiting] = []
-        general, level, most, size = False, 0, 0, 0
-        while gathered and len(chunk) < share:
-            waiting = gathered[0]
-            job = waiting[0]
-            if waiting[1].done():  # expired, or cancelled by its task
-                gathered.popleft()
+        general, level, size = False, 0, 0
+        while gathered and len(chunk) < most:
+            waiting = gathered.popleft()
+            job, future, _ = waiting
+            if future.done():  # expired, or cancelled by its task
                 continue
+            size += job.size
             if not chunk:
                 general, level = job.general, job.level
-                most = MOST_GENERAL if general else MOST_PLAIN
-            else:
-                alike = job.general == general and (general or job.level == level)
-                if not alike or len(chunk) >= most or size + job.size > MOST_BYTES:
-                    break
-            chunk.append(gathered.popleft())
-            size += job.size
+                most = min(most, MOST_GENERAL if general else MOST_PLAIN)
+            elif job.general != general or not (general or job.level == level) or size > MOST_BYTES:
+                gathered.appendleft(waiting)  # it is for the next one
+                break
+            chunk.append(waiting)
         return chunk
 
     def _answer(self, chunk: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
