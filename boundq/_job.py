@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
@@ -74,6 +74,26 @@ class Prepared(msgspec.Struct, frozen=True):
         return 8 + len(self.rest)
 
 
+class Mould(NamedTuple):
+    """What all jobs of a task have in common that have no option but a priority."""
+
+    level: int
+    start: bytes
+    task: str
+
+    def cast(self, payload: bytes) -> Prepared:
+        """The job of this payload."""
+        return Prepared(self.level, b"\x01\x00", self.start + payload, task=self.task)
+
+
+def mould(task: str, options: JobOptions) -> Mould | None:
+    """The mould of jobs with these options; None: each has to be made from its parts, by `prepare`."""
+    if options and options.keys() != {"priority"}:
+        return None
+    name = _name(task)
+    return Mould(_level(options.get("priority", "normal")), b"%c%b" % (len(name), name), task)
+
+
 def encode_arguments(queue: str, task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """
     Arguments as the JSON ``[args, kwargs]``.
@@ -103,10 +123,9 @@ def prepare(queue: str, task: str, payload: bytes, options: JobOptions) -> Prepa
     """
     if not isinstance(payload, (bytes, bytearray, memoryview)):
         raise ConfigError("payload", type(payload).__name__, "a raw payload is bytes; tasks take other arguments")
+    if (plain := mould(task, options)) is not None:
+        return plain.cast(payload)
     name = _name(task)
-    if not options or options.keys() == {"priority"}:
-        level = _level(options.get("priority", "normal"))
-        return Prepared(level, b"\x01\x00", b"%c%b%b" % (len(name), name, payload), task=task)
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         known = ", ".join(JobOptions.__annotations__)
         raise ConfigError("options", ", ".join(sorted(unknown)), f"options of a job are {known}")

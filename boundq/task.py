@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, 
 
 import msgspec
 
-from boundq._job import JobOptions, Prepared, encode_arguments, prepare
+from boundq._job import JobOptions, Mould, Prepared, encode_arguments, mould, prepare
 from boundq._sizes import seconds
 from boundq.errors import ConfigError
 from boundq.model import Receipt, Rejection
@@ -80,7 +80,13 @@ class Enqueuer(Generic[P]):
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """A job for `Queue.enqueue_many`, not sent yet. ``wait`` and ``deadline`` do not go with it."""
         payload = encode_arguments(self._home.name, self.name, args, kwargs)
+        if self._mould is not None:
+            return self._mould.cast(payload)
         return prepare(self._home.name, self.name, payload, self._job)
+
+    @functools.cached_property
+    def _mould(self) -> Mould | None:
+        return mould(self.name, self._job)
 
     def try_enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt | Rejection:
         """Add a job, or say why not; never raises because of a limit."""
