@@ -90,8 +90,13 @@ def mould(task: str, options: JobOptions) -> Mould | None:
     """The mould of jobs with these options; None: each has to be made from its parts, by `prepare`."""
     if options and options.keys() != {"priority"}:
         return None
+    return _mould(task, _level(options.get("priority", "normal")))
+
+
+@lru_cache(1024)
+def _mould(task: str, level: int) -> Mould:
     name = _name(task)
-    return Mould(_level(options.get("priority", "normal")), b"%c%b" % (len(name), name), task)
+    return Mould(level, b"%c%b" % (len(name), name), task)
 
 
 def encode_arguments(queue: str, task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
