@@ -54,6 +54,15 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 5.0)
 # ---------------------------------------------------------------- what is left behind
 
 
+def nobody_waits(server: Server) -> None:
+    """
+    Return once no client waits on a list: before a test counts those that do.
+
+    Of one that hung up the server learns a moment later.
+    """
+    wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 0, "nobody to wait on a list", 20)
+
+
 def _guard_main() -> None:
     """What the guard process runs: when its stdin ends, kill and delete whatever was not taken back."""
     import contextlib

@@ -18,7 +18,7 @@ from typing import Protocol
 import pytest
 
 from tests._proxy import Proxy
-from tests._servers import CHOICE, Kind, Missing, Server, kind_for, kinds, leftovers
+from tests._servers import CHOICE, Kind, Missing, Server, kind_for, kinds, leftovers, nobody_waits
 
 
 class FreshServer(Protocol):
@@ -131,6 +131,7 @@ def any_kind(request: pytest.FixtureRequest) -> Kind:
 def server(server_kind: Kind, shared_servers: SharedServers, queue_name: str) -> Iterator[Server]:
     """Each supported server in turn, shared: leave it as it was, use only keys of ``queue_name``."""
     server = shared_servers.get(server_kind)
+    nobody_waits(server)
     yield server
     shared_servers.give_back(server, queue_name)
 
@@ -139,6 +140,7 @@ def server(server_kind: Kind, shared_servers: SharedServers, queue_name: str) ->
 def any_server(any_kind: Kind, shared_servers: SharedServers, queue_name: str) -> Iterator[Server]:
     """One shared server of some kind, for a test whose outcome does not depend on which."""
     server = shared_servers.get(any_kind)
+    nobody_waits(server)
     yield server
     shared_servers.give_back(server, queue_name)
 

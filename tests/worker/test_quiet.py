@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from boundq import Queue, Worker
-from tests._servers import Server, wait_until
+from tests._servers import Server, nobody_waits, wait_until
 from tests.worker._tree import ROOT, Folder
 from tests.worker.conftest import NewTree, Work
 
 
 def _rests(server: Server) -> None:
     """No claim of a worker that has been told to be quiet is still on its way: none waits on the server."""
-    wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 0, "no claim to be waiting")
+    nobody_waits(server)
 
 
 def test_quiet_by_signal(any_server: Server, queue: Queue, tree: NewTree, folder: Folder) -> None:

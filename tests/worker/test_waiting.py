@@ -16,7 +16,7 @@ import pytest
 
 from boundq import Queue, Worker
 from boundq.sync._wire import Withdrawn
-from tests._servers import Server, wait_until
+from tests._servers import Server, nobody_waits, wait_until
 from tests.worker._tree import Folder
 from tests.worker.conftest import NewTree, Work
 
@@ -151,6 +151,7 @@ def test_a_short_lease_does_not_go_out_with_the_wait(
         done.append(key)
 
     for lease in (2.0, 30.0):
+        nobody_waits(any_server)  # the worker before this one
         running = work(queue, lease=lease)
         _waits(any_server)
         note.enqueue(1)
