@@ -350,10 +350,7 @@ class Claimer:
 
     def _tell_lost(self, lost: Sequence[BaseLease]) -> None:
         for lease in lost:
-            log.warning(
-                *("queue %s: the lease of job %s was lost while it ran (LeaseLost)", self.queue.name, lease.id),
-                extra=about(self.queue.name, lease),
-            )
+            self._worker.tell_lost(self.queue.name, lease)
 
     def _up(self) -> None:
         self._errors = 0

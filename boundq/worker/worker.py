@@ -38,7 +38,7 @@ from boundq.worker.isolate import Children, Crashed, NoChildren
 from boundq.worker.keeper import Keeper, ThreadKeeper
 from boundq.worker.pace import STALE_SECONDS, Pace
 from boundq.worker.slots import LOOP, THREAD, Slots
-from boundq.worker.started import Ended, Key, Started
+from boundq.worker.started import Ended, Key, Started, about, key_of
 from boundq.worker.ticker import Ticker
 
 __all__ = ["Worker"]
@@ -117,6 +117,7 @@ class Worker:
         self._children = Children(isolate, self._stopping, self.give_up) if isolate else None
         self._quiet = threading.Event()
         self._lock = threading.Lock()
+        self._told_lost: deque[Key] = deque(maxlen=1000)
         self._running: dict[Key, Started] = {}
         self._idle = threading.Condition(self._lock)
         self._closed = False  # the grace is over: nothing more is begun
@@ -469,10 +470,19 @@ class Worker:
             # Whoever keeps the leases must not wait for the server here.
             self._settlers.submit(functools.partial(one.claimer.ended, Ended(one.lease, verdict)))
         else:
-            log.warning(
-                *("queue %s: the lease of job %s is lost (LeaseLost); its result will not count", queue, job_id),
-                extra=one.about,
-            )
+            self.tell_lost(queue, one.lease)
+
+    def tell_lost(self, queue: str, lease: BaseLease) -> None:
+        """Say it once: whoever extends the lease may learn it at the same moment as whoever settles the job."""
+        key = key_of(queue, lease)
+        with self._lock:
+            if key in self._told_lost:
+                return
+            self._told_lost.append(key)
+        log.warning(
+            *("queue %s: the lease of job %s is lost (LeaseLost); its result does not count", queue, lease.id),
+            extra=about(queue, lease),
+        )
 
     def _dies(self, one: Started) -> bool:
         """Whether its handler is killed when it is cancelled."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from boundq import Queue
+from boundq import Queue, current_job
 from boundq.errors import Unavailable
 from boundq.lease import BaseLease
 from boundq.worker.keeper import ServerKeeper, ThreadKeeper
 from tests._servers import wait_until
 from tests.conftest import FreshServer
+from tests.worker.conftest import Work
 
 
 class Heard(list[tuple[str, str, int, bool]]):
@@ -170,3 +171,36 @@ def test_end_overdue_says_when_the_next_one_is(queue: Queue) -> None:
     keeper.hold(queue, [(second, 0.0)])
     assert keeper.end_overdue() >= 0.01
     keeper.stop()
+
+
+def test_a_lost_lease_is_said_once_by_whoever_learns_it(
+    queue: Queue, work: Work, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper learns it at the same moment as whoever settles the job, in either order."""
+
+    @queue.task
+    def note() -> None:
+        queue.cancel(current_job().id)
+
+    def settling(name: str) -> None:
+        original = getattr(Queue, name)
+
+        def settle(self: Queue, *args: Any, **kwargs: Any) -> Any:
+            with running.worker._lock:
+                known = list(running.worker._running)
+            for key in known:
+                running.worker._lost(*key, timed_out=False)
+            result = original(self, *args, **kwargs)
+            for key in known:
+                running.worker._lost(*key, timed_out=False)
+            return result
+
+        monkeypatch.setattr(Queue, name, settle)
+
+    running = work(queue)
+    settling("settle")
+    settling("_turn")
+    note.enqueue()
+    wait_until(lambda: queue.stats().cancelled == 1 and running.worker.claimed == 1, "it has taken itself away")
+    assert running.stop() == 0
+    assert caplog.text.count("LeaseLost") == 1, caplog.text
