@@ -58,7 +58,8 @@ class Slots:
 
     def allow_ahead(self, queue: str, count: int) -> None:
         """Let the queue take so many threads more than there are, from now on: these jobs wait for one."""
-        self._ahead[queue] = count
+        with self._changed:  # who takes must not see it change between two looks
+            self._ahead[queue] = count
 
     def give(self, kinds: Set[str], count: int = 1) -> None:
         """Give slots back, ``count`` of each kind."""
