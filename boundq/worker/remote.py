@@ -48,11 +48,13 @@ class RemoteKeeper:
         self._held: dict[Key, tuple[Queue, BaseLease, float | None]] = {}
         self._orphaned = False
         self._stopped = False
+        self._heard = threading.Event()
         self._on_lost: OnLost = lambda queue, job_id, fence, timed_out: None
 
     def start(self, on_lost: OnLost) -> None:
         self._on_lost = on_lost
         threading.Thread(target=self._listen, name="boundq-supervisor", daemon=True).start()
+        self._heard.wait()  # whether to be quiet; or the supervisor is gone
 
     def hold(self, queue: Queue, leases: Sequence[tuple[BaseLease, float | None]]) -> None:
         with self._lock:
@@ -98,6 +100,8 @@ class RemoteKeeper:
                     self._on_quiet(*rest)
                 else:
                     self._on_lost(*rest)
+                self._heard.set()
+        self._heard.set()
         if self._stopped:
             return
         with self._lock:

@@ -190,8 +190,7 @@ class Supervisor:
                 keeper.start(child.lost)
                 assert child.process is not None
                 log.info("worker %d is process %d", child.place, child.process.pid)
-                if self._quiet:
-                    child.quiet(True)
+                child.quiet(self._quiet)  # it claims nothing before it has heard this
                 if self._health:
                     self._health.started(child.place, child.process.pid)
 
