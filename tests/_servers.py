@@ -51,9 +51,6 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 5.0)
         time.sleep(0.002)
 
 
-# ---------------------------------------------------------------- what is left behind
-
-
 def nobody_waits(server: Server) -> None:
     """
     Return once no client waits on a list: before a test counts those that do.
@@ -61,6 +58,9 @@ def nobody_waits(server: Server) -> None:
     Of one that hung up the server learns a moment later.
     """
     wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 0, "nobody to wait on a list", 20)
+
+
+# ---------------------------------------------------------------- what is left behind
 
 
 def _guard_main() -> None:

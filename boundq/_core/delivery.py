@@ -33,8 +33,8 @@ IDLE_SECONDS = 1.0
 REASON_BYTES, TEXT_BYTES = 200, 2000
 
 # Tell deliveries of one number apart, not secretly. Those of a process follow one another, so that a settlement which
-# comes late, after its job was given back and claimed again by this process, is never taken for the new one's; the
-# beginning is drawn by lot, for other processes, and a fail-over, which turns counters back.
+# comes late, after its job was given back and claimed again by this process, is not taken for the new one's, unless by
+# its 256th claim since. The beginning is drawn by lot, for other processes, and a fail-over, which turns counters back.
 _nonces = itertools.count(random.randrange(256))
 
 

@@ -58,18 +58,24 @@ async def add(
 ) -> list[Outcome]:
     """Add the longest prefix that fits, as of `Admission.enqueue`, the short way if it is open."""
     request = express.request(session, jobs)
-    reply: list[Any] | Lost | None = None
+    failed: Lost | None = None
     if request is not None:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         try:
-            if link.express(request, deadline, partial(settle, future)):
-                reply = await future
+            clear = link.express(request, deadline, partial(settle, future))
+            if clear and (outcomes := _outcomes(express, await future)) is not None:
+                return outcomes
         except Lost as lost:
-            reply = lost
-    return await _add_on(express, link, session, jobs, deadline, numbered=request is not None, reply=reply)
+            failed = lost
+    return await _long_way(express, link, session, jobs, deadline, numbered=request is not None, failed=failed)
 
 
-async def _add_on(
+def _outcomes(express: Express, replies: list[Any]) -> list[Outcome] | None:
+    (reply,) = replies
+    return express.outcomes(None if isinstance(reply, ErrorReply) else reply)
+
+
+async def _long_way(
     express: Express,
     link: Link,
     session: Session,
@@ -77,20 +83,10 @@ async def _add_on(
     deadline: float,
     *,
     numbered: bool,
-    reply: list[Any] | Lost | None,
+    failed: Lost | None,
 ) -> list[Outcome]:
-    """Likewise, when the short way has been tried, or not."""
-    failed = reply if isinstance(reply, Lost) else None
-    if (outcomes := _outcomes(express, reply)) is not None:
-        return outcomes
     flow = express.long_way(session, jobs, numbered=numbered, failed=failed)
     return await link.drive(express.queue, flow, deadline - time.monotonic(), failed=failed)
-
-
-def _outcomes(express: Express, reply: list[Any] | Lost | None) -> list[Outcome] | None:
-    if reply is None or isinstance(reply, Lost) or isinstance(reply[0], ErrorReply):
-        return None
-    return express.outcomes(reply[0])
 
 
 class Combiner:
@@ -151,7 +147,7 @@ class Combiner:
         try:
             request = self._express.request(sent.session, sent.jobs)
             if request is None or not self._link.express(request, deadline, lambda reply: self._told(sent, reply)):
-                self._go_on(sent, None, numbered=request is not None)
+                self._go_on(sent, numbered=request is not None)
         except Exception as error:  # whatever it is: nobody else would tell them
             self._fail(chunk, error)
             self._end(sent)
@@ -161,16 +157,18 @@ class Combiner:
         if sent.given_up:  # the loop is ending, perhaps
             return self._end(sent)
         try:
+            if isinstance(reply, Lost):
+                return self._go_on(sent, numbered=True, failed=reply)
             outcomes = _outcomes(self._express, reply)
             if outcomes is None:
-                return self._go_on(sent, reply, numbered=True)
+                return self._go_on(sent, numbered=True)
             self._answer(sent.chunk, outcomes)
         except Exception as error:  # as in `_start`
             self._fail(sent.chunk, error)
         self._end(sent)
 
-    def _go_on(self, sent: _Sent, reply: list[Any] | Lost | None, *, numbered: bool) -> None:
-        task = self._loop.create_task(self._deliver(sent, reply, numbered=numbered))
+    def _go_on(self, sent: _Sent, *, numbered: bool, failed: Lost | None = None) -> None:
+        task = self._loop.create_task(self._deliver(sent, numbered, failed))
         self._tasks.add(task)
 
         def ended(_: asyncio.Task[None]) -> None:  # a task that is cancelled before it begins runs no `finally`
@@ -181,22 +179,19 @@ class Combiner:
         if len(sent.chunk) == 1:  # who gives up waiting has it tried no more
             sent.chunk[0][1].add_done_callback(lambda future: future.cancelled() and task.cancel())
 
-    async def _deliver(self, sent: _Sent, reply: list[Any] | Lost | None, *, numbered: bool) -> None:
+    async def _deliver(self, sent: _Sent, numbered: bool, failed: Lost | None) -> None:
         """Go the long way."""
         session, chunk, deadline = sent
         try:
-            outcomes = await _add_on(
-                self._express, self._link, session, sent.jobs, deadline, numbered=numbered, reply=reply
+            outcomes = await _long_way(
+                self._express, self._link, session, sent.jobs, deadline, numbered=numbered, failed=failed
             )
             self._answer(chunk, outcomes)
+        except asyncio.CancelledError:  # by somebody who cancels all tasks: those who wait have to know
+            self._fail(chunk, Unavailable(self._queue, "unknown", "reset", "the task that sends it was cancelled"))
+            raise
         except Exception as error:  # whatever it is: nobody else would tell them
             self._fail(chunk, error)
-        except asyncio.CancelledError:
-            if not sent.given_up:  # the loop is ending: nobody will send the others
-                self._fail(chunk, Unavailable(self._queue, "unknown", "reset", "the loop ended"))
-                self._fail(self._gathered, Unavailable(self._queue, "not_sent", "reset", "the loop ended"))
-                self._gathered.clear()
-            raise
 
     def _end(self, sent: _Sent) -> None:
         self._sent.remove(sent)
@@ -241,7 +236,7 @@ class Combiner:
             self._gathered.extendleft(reversed(rest))
 
     @staticmethod
-    def _fail(chunk: Iterable[Waiting], error: Exception) -> None:
+    def _fail(chunk: Sequence[Waiting], error: Exception) -> None:
         for _, future, _ in chunk:
             if not future.done():
                 future.set_exception(error)

@@ -151,7 +151,7 @@ def command(
 def _work(worker: Worker) -> NoReturn:
     """Be a worker process."""
     # What is loaded by now stays: the garbage collector need not look through it again and again, which halts all
-    # handlers each time (coroutines at half of the drain rate, `bench latency`: p99 6 to 9 ms; without this 10 to 34).
+    # handlers each time (`bench latency`: p99 of coroutines at half of the drain rate).
     gc.collect()
     gc.freeze()
     code = worker.run()

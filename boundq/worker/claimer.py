@@ -266,11 +266,11 @@ class Claimer:
         """
         Wait on the server, holding no slot, for a job; meanwhile who is done settles by himself. None: claim now.
 
-        The claim of one job is sent along with the wait, as design.md has it: that saves a round trip, 13 %
-        (plain) to 19 % (coroutines) of the time from enqueue to handler (`bench latency`). The server runs it when the
-        wait ends, whatever has become of us. So a worker that stops takes it back (`withdraw`), and one that finds it
-        can do nothing with the job gives it back. Where neither can be relied upon, because the connection cannot be
-        closed by halves (TLS), or the lease is short beside the wait, the claim comes after the wait.
+        The claim of one job is sent along with the wait, as design.md has it: that saves a round trip. The server runs
+        it when the wait ends, whatever has become of us. So a worker that stops takes it back (`withdraw`), and one
+        that finds it can do nothing with the job gives it back. Where neither can be relied upon, because the
+        connection cannot be closed by halves (TLS), or the lease is short beside the wait, the claim comes after the
+        wait.
         """
         worker, link = self._worker, self.queue._hub.link()
         pause, self._pause = self._pause, 0.0

@@ -95,6 +95,7 @@ def test_who_gives_up_has_it_tried_no_more(any_server: Server, direct: Queue, pr
         queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=30)
         await queue.enqueue_bytes(b"before")
         (combiner,) = queue._combiners.values()
+        await _until(lambda: not combiner._tasks, "the end of the first call's task")
         line.refuse()
         line.cut_all()
         call = asyncio.ensure_future(queue.enqueue_bytes(b"given up"))
@@ -110,24 +111,57 @@ def test_who_gives_up_has_it_tried_no_more(any_server: Server, direct: Queue, pr
     assert sorted(stored(direct)) == [b"after", b"before"]
 
 
-def test_cancelled_before_it_began(any_server: Server, direct: Queue, queue_name: str) -> None:
-    """Whenever a call is cancelled, those after it go out: also when nothing of it had been done yet."""
+def test_who_cancels_all_tasks(any_server: Server, proxy: NewProxy, queue_name: str) -> None:
+    """Also those that are ours: who waits for one is told that nobody knows, and the next call goes out."""
+    line = proxy(any_server)
 
     async def run() -> None:
-        queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
-        for rounds in range(8):  # from before the connection until after
-            for turns in range(4):
-                calls = [asyncio.ensure_future(queue.enqueue_bytes(b"cancelled")) for _ in range(1 + rounds % 3)]
+        queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=30)
+        await queue.enqueue_bytes(b"before")
+        (combiner,) = queue._combiners.values()
+        await _until(lambda: not combiner._tasks, "the end of the first call's task")
+        line.refuse()
+        line.cut_all()
+        call = asyncio.ensure_future(queue.enqueue_bytes(b"?"))
+        await _until(lambda: combiner._tasks, "it to be tried again")
+        for task in list(combiner._tasks):
+            task.cancel()
+        with pytest.raises(Unavailable) as raised:
+            await call
+        assert raised.value.outcome == "unknown"
+        line.heal()
+        assert isinstance(await queue.enqueue_bytes(b"after"), Receipt)
+        await queue.close()
+
+    asyncio.run(run())
+
+
+def test_cancelled_at_any_moment(any_server: Server, direct: Queue, queue_name: str) -> None:
+    """Whenever calls are cancelled, before the connection or after, nothing of them is left, and others go out."""
+
+    async def cancel_some(queue: AsyncQueue) -> None:
+        for turns in range(6):
+            for count in (1, 2, 5):
+                calls = [asyncio.ensure_future(queue.enqueue_bytes(b"cancelled")) for _ in range(count)]
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 for call in calls:
                     call.cancel()
                 await asyncio.wait(calls)
-        await asyncio.gather(*(queue.enqueue_bytes(b"after") for _ in range(5)))
+
+    async def run() -> None:
+        queue = AsyncQueue(queue_name, any_server.url, limits=SMALL)
+        await cancel_some(queue)
+        for _ in range(3):
+            await asyncio.gather(*(queue.enqueue_bytes(b"wanted") for _ in range(5)))
+            await cancel_some(queue)
+        (combiner,) = queue._combiners.values()
+        await _until(lambda: not combiner._sent, "the last answers")
+        assert (len(combiner._free), combiner._under_way, list(combiner._gathered)) == (2, 0, [])
         await queue.close()
 
     asyncio.run(run())
-    assert stored(direct).count(b"after") == 5
+    assert stored(direct).count(b"wanted") == 15
 
 
 def test_loop_after_loop(any_server: Server, queue_name: str) -> None:

@@ -17,11 +17,6 @@ from tests.worker._tree import ROOT, Folder
 from tests.worker.conftest import NewTree, Work
 
 
-def _rests(server: Server) -> None:
-    """No claim of a worker that has been told to be quiet is still on its way: none waits on the server."""
-    nobody_waits(server)
-
-
 def test_quiet_by_signal(any_server: Server, queue: Queue, tree: NewTree, folder: Folder) -> None:
     """
     SIGUSR1: what runs is finished and settled, nothing is claimed, also not by a process that replaces another.
@@ -33,7 +28,7 @@ def test_quiet_by_signal(any_server: Server, queue: Queue, tree: NewTree, folder
     workers.until(lambda: len(folder.keys("start")) == 4, "four jobs run")
     workers.signal(signal.SIGUSR1, workers.process.pid)
     workers.until(lambda: workers.said("quiet: nothing more is claimed; ") == 2, "both workers are quiet")
-    _rests(any_server)
+    nobody_waits(any_server)  # no claim is on its way
     queue.enqueue_many([queue.named("work").call(key) for key in range(10, 20)])
     folder.open()
     workers.until(lambda: queue.stats().acked == 4, "what runs is finished")
@@ -52,7 +47,7 @@ def test_a_quiet_worker_stops_as_usual(any_server: Server, queue: Queue, tree: N
     workers.until(lambda: workers.said("worker 1 is process") == 1, "it runs")
     workers.signal(signal.SIGUSR1, workers.process.pid)
     workers.until(lambda: workers.said("quiet: nothing more is claimed; ") == 1, "it is quiet")
-    _rests(any_server)
+    nobody_waits(any_server)  # no claim is on its way
     queue.named("work").enqueue(1)
     assert workers.stop() == 0
     assert queue.stats().ready == 1
@@ -77,7 +72,7 @@ def test_quiet_in_a_program(any_server: Server, queue_name: str) -> None:
     worker.quiet()
     worker.quiet()
     assert worker.is_quiet
-    _rests(any_server)
+    nobody_waits(any_server)  # no claim is on its way
     wait.enqueue(2)
     gate.set()
     wait_until(lambda: queue.stats().acked == 1, "the first one is settled")
