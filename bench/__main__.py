@@ -12,7 +12,19 @@ from bench._harness import Options
 from bench._run import headline, run, with_options
 from bench.peers._command import main as peers
 
-NAMES = ("enqueue", "bulk", "drain", "latency", "memory", "server_cost", "overload", "scale", "once", "verbs")
+NAMES = (
+    "enqueue",
+    "polling",
+    "bulk",
+    "drain",
+    "latency",
+    "memory",
+    "server_cost",
+    "overload",
+    "scale",
+    "once",
+    "verbs",
+)
 
 
 @click.command("bench", context_settings={"help_option_names": ["-h", "--help"]})

@@ -18,6 +18,7 @@ from boundq._core.express import Express
 from boundq._core.inspection import Inspection
 from boundq._job import JobOptions, Prepared, prepare
 from boundq._keys import check_name
+from boundq._poll import busy_poll_seconds
 from boundq._sizes import seconds
 from boundq._target import target_of
 from boundq.errors import BoundqError, ConfigError, Unavailable
@@ -67,6 +68,7 @@ class BaseQueue:
         self.limits = chosen
         self._deadline = seconds(deadline, "deadline", least=0.001)
         self._target = target_of(url_or_client)
+        busy_poll_seconds()  # a wrong setting is said here, not at some later call
         self._admission = Admission(self._core)
         self._express = Express(self._core, self._admission)
         self._deliveries = Deliveries(self._core)

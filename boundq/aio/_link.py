@@ -177,7 +177,7 @@ class WireOnce:
         wire = self._shared
         if wire is None or wire.closed:
             return False
-        wire.send(data, 1, deadline, tell)
+        wire.send(data, 1, deadline, tell, poll=True)
         return True
 
     async def _write(self, send: Send, deadline: float) -> list[Any]:

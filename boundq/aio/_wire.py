@@ -20,6 +20,7 @@ from typing import Any
 import hiredis
 
 from boundq._connect import introduction, lost_connecting, make_connection
+from boundq._poll import BusyPoll, look_aside
 from boundq._retry import ErrorReply, Lost, check_introduced, lost_introducing
 from boundq._target import Target
 from boundq.aio._overdue import Overdue
@@ -63,6 +64,9 @@ class Wire(asyncio.Protocol):
         self.heard_at = time.monotonic()
         self._farewell: ErrorReply | None = None
         self._silent = True
+        self._busy_poll = BusyPoll()
+        self._polling = False
+        self._polls_from = math.inf  # the monotonic clock
         # `asyncio.run` cancels what still runs at its end: that hangs up for those who forgot to close.
         self._keeper = self._loop.create_task(self._keep())
 
@@ -76,10 +80,12 @@ class Wire(asyncio.Protocol):
         self.send(data, count, deadline, partial(settle, future))
         return future
 
-    def send(self, data: bytes, count: int, deadline: float, tell: Tell) -> None:
+    def send(self, data: bytes, count: int, deadline: float, tell: Tell, *, poll: bool = False) -> None:
         """
         Write; ``tell`` is called with the ``count`` replies, or with `Lost` when the connection breaks or the time is
         over: ``deadline`` on the monotonic clock.
+
+        ``poll``: have the loop stay awake for a moment, where that pays (`BusyPoll`).
         """
         if self._transport.is_closing():
             farewell = self._farewell
@@ -88,6 +94,21 @@ class Wire(asyncio.Protocol):
         self._waiting.append(_Waiter(count, tell, deadline))
         self._transport.write(data)
         self._overdue.look_at(deadline)
+        if poll and not self._polling and self._busy_poll.pays(len(data)):
+            self._polling = True
+            self._polls_from = time.monotonic()
+            self._loop.call_soon(self._stay_awake)
+
+    def _stay_awake(self) -> None:
+        """Keep the loop from sleeping: with something left to do it only looks whether there is an answer."""
+        heard = self.heard_at - self._polls_from  # negative: nothing yet
+        looked = time.monotonic() - self._polls_from
+        if heard < 0 and self._waiting and looked < self._busy_poll.seconds:
+            look_aside()
+            self._loop.call_soon(self._stay_awake)
+            return
+        self._polling = False
+        self._busy_poll.looked(looked if heard < 0 else heard)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()

@@ -13,6 +13,7 @@ from boundq._attempt import Address, Send, attempt
 from boundq._call import Answer, Both, Call, Command, Flow, Full, Pause, Request, Several, Wait
 from boundq._connect import check_kind, is_foreign
 from boundq._gate import GATE_SECONDS, Gate
+from boundq._poll import Crowd
 from boundq._retry import Attempts, ErrorReply, Lost, give_up_at
 from boundq._session import Session
 from boundq._target import Target
@@ -23,6 +24,7 @@ R = TypeVar("R")
 # After so many seconds without a word on a connection it is worth a look whether the server has hung up: before any
 # call; before one that may simply be sent again.
 IDLE_SECONDS, LOOK_SECONDS = 0.01, 0.25
+_crowd = Crowd()  # of this process
 
 
 class Once(Protocol):
@@ -189,11 +191,15 @@ class WireOnce:
         wire = self._wire
         if wire is None or (wire.idle(LOOK_SECONDS) and wire.dead):
             return None
+        alone = _crowd.enter()
         try:
-            reply = wire.exchange(data, 1, deadline)[0]
+            reply = wire.exchange(data, 1, deadline, poll=alone and not _crowd.seen)[0]
         except BaseException:  # as in `_exchange`
             self.close()
             raise
+        finally:
+            if alone:
+                _crowd.leave()
         return None if isinstance(reply, ErrorReply) else reply
 
     def _write(self, send: Send, deadline: float) -> list[Any]:
@@ -385,6 +391,8 @@ class Hub:
     @classmethod
     def _after_fork(cls) -> None:
         # A child must not speak on its parent's connections, nor number calls as its parent does.
+        global _crowd
+        _crowd = Crowd()
         cls._lock = threading.Lock()
         for hub in list(cls._hubs.values()):
             hub._forget()

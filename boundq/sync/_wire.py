@@ -21,6 +21,7 @@ from typing import Any
 import hiredis
 
 from boundq._connect import introduction, lost_connecting, make_connection
+from boundq._poll import BusyPoll, look_aside
 from boundq._retry import ErrorReply, Lost, check_introduced, lost_introducing
 from boundq._target import Target
 from boundq.sync._plain import PlainConnection, is_plain
@@ -64,6 +65,7 @@ class Wire:
         # Not so for TLS, whose reads are several; for gevent's sockets; and on Windows, which has other options.
         self._kernel = os.name == "posix" and type(self._socket).__module__ == "socket"
         self._timeout = 0.0
+        self._busy_poll = BusyPoll()
         self._withdrawn = False
         if self._kernel:
             self._socket.settimeout(None)
@@ -77,9 +79,11 @@ class Wire:
             self.close()
             raise lost.unsent() from None
 
-    def exchange(self, data: bytes, count: int, deadline: float) -> list[Any]:
+    def exchange(self, data: bytes, count: int, deadline: float, *, poll: bool = False) -> list[Any]:
         """
         Write, and read ``count`` replies; error replies are among them as `ErrorReply`.
+
+        ``poll``: look for the answer for a moment before sleeping, where that pays (`BusyPoll`).
 
         Raises:
             Lost: The connection is no use any more.
@@ -107,7 +111,7 @@ class Wire:
                     if waited:
                         self._allow(deadline)
                     waited = True
-                    size = sock.recv_into(self._buffer)
+                    size = (poll and self._look(len(data))) or sock.recv_into(self._buffer)
                     if size == 0:
                         if self._withdrawn:
                             raise Withdrawn
@@ -125,6 +129,23 @@ class Wire:
             replies.append(ErrorReply(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
         self._used_at = time.monotonic()
         return replies
+
+    def _look(self, size: int) -> int:
+        """Read into the buffer what comes within a moment; 0: nothing has come, or it does not pay to look."""
+        if not self._kernel or not self._busy_poll.pays(size):
+            return 0
+        poll, receive, buffer = self._busy_poll, self._socket.recv_into, self._buffer
+        began = time.monotonic()
+        while True:
+            try:
+                received = receive(buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                received = 0
+            looked = time.monotonic() - began
+            if received or looked > poll.seconds:
+                poll.looked(looked)
+                return received
+            look_aside()
 
     def _send_slowly(self, data: bytes, deadline: float) -> None:
         if self._kernel:

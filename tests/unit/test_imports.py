@@ -31,7 +31,7 @@ LAYERS = [
         "wire",
         [
             *("boundq._attempt", "boundq._retry", "boundq._connect", "boundq._call", "boundq._scripts"),
-            *("boundq._session", "boundq._status", "boundq._gate", "boundq._embedded"),
+            *("boundq._session", "boundq._status", "boundq._gate", "boundq._poll", "boundq._embedded"),
         ],
     ),
     (
