@@ -53,9 +53,12 @@ local waking = gate == '1' and call('LLEN', KEYS[3]) == 0
 local cost, max_jobs, max_bytes, max_job_bytes = s[7] + 0, s[8] + 0, s[9] + 0, s[10] + 0
 local admitted, charged, reason = 0, 0, 0
 local used, limit, requested
+local size, charge -- of the jobs of a call many are of one size
 for i = FIRST, #ARGV do
-  local size = #ARGV[i]
-  local charge = charge_of(size, cost)
+  if #ARGV[i] ~= size then
+    size = #ARGV[i]
+    charge = charge_of(size, cost)
+  end
   if size > max_job_bytes then
     reason, used, limit, requested = TOO_LARGE, 0, max_job_bytes, size
   elseif charge > max_bytes then
@@ -104,9 +107,10 @@ if admitted == 1 then
   call('HSET', jobs, first_id, ARGV[FIRST])
 else
   local fields = {}
-  for i = 1, admitted do
-    fields[2 * i - 1] = format('%d', first + 8 * (i - 1))
-    fields[2 * i] = ARGV[FIRST + i - 1]
+  local place, id = 1, first
+  for i = FIRST, FIRST + admitted - 1 do
+    fields[place], fields[place + 1] = format('%d', id), ARGV[i]
+    place, id = place + 2, id + 8
   end
   call('HSET', jobs, unpack(fields))
 end
