@@ -22,8 +22,9 @@
 -- COST O(n): 2 reads, 2 writes
 --
 -- No allow-oom: at maxmemory the server refuses the script before it starts. Every check precedes the first
--- write: Redis does not roll a script back. Numbers are written as text: the server's own conversion of a Lua number
--- (%.17g) takes longer than all else about such a write.
+-- write: Redis does not roll a script back. Numbers are written as text: Redis 7.0's own conversion of a Lua number
+-- (%.17g) takes longer. Not so the ids of many: Valkey writes integers itself, in less time than string.format, by a
+-- fifth of the script, and Redis 7.0 in little more.
 
 -- @include lib/status
 -- @include lib/charge
@@ -53,22 +54,25 @@ local waking = gate == '1' and call('LLEN', KEYS[3]) == 0
 local cost, max_jobs, max_bytes, max_job_bytes = s[7] + 0, s[8] + 0, s[9] + 0, s[10] + 0
 local admitted, charged, reason = 0, 0, 0
 local used, limit, requested
+local room, left = max_jobs - held, max_bytes - bytes
 local size, charge -- of the jobs of a call many are of one size
 for i = FIRST, #ARGV do
   if #ARGV[i] ~= size then
     size = #ARGV[i]
     charge = charge_of(size, cost)
   end
-  if size > max_job_bytes then
-    reason, used, limit, requested = TOO_LARGE, 0, max_job_bytes, size
-  elseif charge > max_bytes then
-    reason, used, limit, requested = TOO_LARGE, 0, max_bytes, charge
-  elseif held + admitted + 1 > max_jobs then
-    reason, used, limit, requested = FULL_JOBS, held + admitted, max_jobs, 1
-  elseif bytes + charged + charge > max_bytes then
-    reason, used, limit, requested = FULL_BYTES, bytes + charged, max_bytes, charge
+  if admitted >= room or charged + charge > left or size > max_job_bytes then
+    if size > max_job_bytes then
+      reason, used, limit, requested = TOO_LARGE, 0, max_job_bytes, size
+    elseif charge > max_bytes then
+      reason, used, limit, requested = TOO_LARGE, 0, max_bytes, charge
+    elseif admitted >= room then
+      reason, used, limit, requested = FULL_JOBS, held + admitted, max_jobs, 1
+    else
+      reason, used, limit, requested = FULL_BYTES, bytes + charged, max_bytes, charge
+    end
+    break
   end
-  if reason ~= 0 then break end
   admitted, charged = admitted + 1, charged + charge
 end
 
@@ -109,7 +113,7 @@ else
   local fields = {}
   local place, id = 1, first
   for i = FIRST, FIRST + admitted - 1 do
-    fields[place], fields[place + 1] = format('%d', id), ARGV[i]
+    fields[place], fields[place + 1] = id, ARGV[i]
     place, id = place + 2, id + 8
   end
   call('HSET', jobs, unpack(fields))
