@@ -4,8 +4,8 @@ Busy polling: to look for an answer again and again for a moment, instead of sle
 A server on this machine, or near it, answers an enqueue within some 30 us. To fall asleep and be woken costs about as
 much again, on both sides: it is the server who has to wake us. So to stay awake saves a third of the time, at the same
 CPU time of client and server together (`bench polling`). Each look is followed by an offer of the processor to whoever
-else could use it, the server above all, so that more producers than processors do not get into each other's way. Where
-answers take longer, each connection finds that out, and sleeps.
+else could use it, the server above all, so that more producers than processors do not get into each other's way. A call
+that comes alone sleeps, and where answers take longer, each connection finds that out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ VARIABLE = "BOUNDQ_BUSY_POLL_US"
 MICROSECONDS, MOST_MICROSECONDS = 100, 10_000
 # A request of more bytes has more to be done for it than can be waited for.
 MOST_BYTES = 4096
+# Nor does it pay for a call that comes alone, more than so many seconds after the answer to the one before: its server
+# has fallen asleep, too.
+RECENT_SECONDS = 0.001
 # So many answers in a row come late before it does not pay: the first one after a pause finds cold caches.
 PATIENCE = 4
 # After that so many calls do not poll, each time twice as many, up to these; one less for each answer in time.
@@ -51,9 +54,15 @@ class BusyPoll:
         self._penalty = 0
         self._skip = 0
 
-    def pays(self, size: int) -> bool:
-        """Whether to poll for the answer to a request of so many bytes; to be asked once, and told how it went."""
-        if size > MOST_BYTES or not self.seconds:
+    def pays(self, size: int, silence: float) -> bool:
+        """
+        Whether to poll for the answer to a request; to be asked once, and told how it went.
+
+        Args:
+            size: Of the request, in bytes.
+            silence: Seconds since the last answer on the connection.
+        """
+        if size > MOST_BYTES or silence > RECENT_SECONDS or not self.seconds:
             return False
         if self._skip:
             self._skip -= 1

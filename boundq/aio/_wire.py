@@ -94,10 +94,11 @@ class Wire(asyncio.Protocol):
         self._waiting.append(_Waiter(count, tell, deadline))
         self._transport.write(data)
         self._overdue.look_at(deadline)
-        if poll and not self._polling and self._busy_poll.pays(len(data)):
-            self._polling = True
-            self._polls_from = time.monotonic()
-            self._loop.call_soon(self._stay_awake)
+        if poll and not self._polling:
+            now = time.monotonic()
+            if self._busy_poll.pays(len(data), now - self.heard_at):
+                self._polling, self._polls_from = True, now
+                self._loop.call_soon(self._stay_awake)
 
     def _stay_awake(self) -> None:
         """Keep the loop from sleeping: with something left to do it only looks whether there is an answer."""

@@ -132,10 +132,10 @@ class Wire:
 
     def _look(self, size: int) -> int:
         """Read into the buffer what comes within a moment; 0: nothing has come, or it does not pay to look."""
-        if not self._kernel or not self._busy_poll.pays(size):
-            return 0
         poll, receive, buffer = self._busy_poll, self._socket.recv_into, self._buffer
         began = time.monotonic()
+        if not self._kernel or not poll.pays(size, began - self._used_at):
+            return 0
         while True:
             try:
                 received = receive(buffer, 0, socket.MSG_DONTWAIT)

@@ -33,6 +33,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     found = Looks()
     monkeypatch.setenv(poll.VARIABLE, "10000")
     monkeypatch.setattr(poll, "_possible", lambda: True)
+    monkeypatch.setattr(poll, "RECENT_SECONDS", 60.0)
     look_aside: Callable[[], None] = poll.look_aside
 
     def look() -> None:
@@ -115,6 +116,16 @@ def test_nobody_looks_where_it_is_switched_off(
     shell: str, server: Server, queue_name: str, looks: Looks, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(poll.VARIABLE, "0")
+    producer = Producer(pool, shell, server, queue_name)
+    producer.go()
+    assert producer.receipt.result(10)
+    assert not looks.threads
+
+
+def test_nobody_looks_after_a_pause(
+    shell: str, server: Server, queue_name: str, looks: Looks, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poll, "RECENT_SECONDS", 1e-9)
     producer = Producer(pool, shell, server, queue_name)
     producer.go()
     assert producer.receipt.result(10)

@@ -12,6 +12,7 @@ from boundq import _poll as poll
 from boundq._poll import BusyPoll, Crowd
 
 SMALL = 300
+SOON = 30e-6
 QUICK, LATE = 50e-6, 150e-6
 
 
@@ -25,14 +26,14 @@ def _two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 def unpolled(busy: BusyPoll) -> int:
     """So many calls do not poll, until one does."""
     count = 0
-    while not busy.pays(SMALL):
+    while not busy.pays(SMALL, SOON):
         count += 1
     return count
 
 
 def late(busy: BusyPoll, times: int = poll.PATIENCE) -> None:
     for _ in range(times):
-        assert busy.pays(SMALL)
+        assert busy.pays(SMALL, SOON)
         busy.looked(LATE)
 
 
@@ -40,10 +41,10 @@ def test_it_pays_until_several_answers_in_a_row_are_late() -> None:
     busy = BusyPoll()
     for _ in range(100):
         late(busy, poll.PATIENCE - 1)
-        assert busy.pays(SMALL)
+        assert busy.pays(SMALL, SOON)
         busy.looked(QUICK)
     late(busy)
-    assert not busy.pays(SMALL)
+    assert not busy.pays(SMALL, SOON)
 
 
 def test_it_is_tried_less_and_less_often_where_answers_stay_late() -> None:
@@ -62,7 +63,7 @@ def test_answers_in_time_make_up_for_late_ones() -> None:
         late(busy)
         unpolled(busy)
     for _ in range(poll.MOST_SKIPPED):
-        assert busy.pays(SMALL)
+        assert busy.pays(SMALL, SOON)
         busy.looked(QUICK)
     late(busy)
     assert unpolled(busy) == 4
@@ -73,29 +74,35 @@ def test_an_answer_may_take_as_long_as_is_set(monkeypatch: pytest.MonkeyPatch) -
     busy = BusyPoll()
     assert busy.seconds == pytest.approx(400e-6)
     for _ in range(3 * poll.PATIENCE):
-        assert busy.pays(SMALL)
+        assert busy.pays(SMALL, SOON)
         busy.looked(LATE)
 
 
 def test_not_for_a_large_request() -> None:
     busy = BusyPoll()
-    assert busy.pays(poll.MOST_BYTES)
-    assert not busy.pays(poll.MOST_BYTES + 1)
+    assert busy.pays(poll.MOST_BYTES, SOON)
+    assert not busy.pays(poll.MOST_BYTES + 1, SOON)
+
+
+def test_not_for_a_call_that_comes_alone() -> None:
+    busy = BusyPoll()
+    assert busy.pays(SMALL, poll.RECENT_SECONDS)
+    assert not busy.pays(SMALL, 2 * poll.RECENT_SECONDS)
 
 
 def test_never_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(poll.VARIABLE, "0")
-    assert not BusyPoll().pays(SMALL)
+    assert not BusyPoll().pays(SMALL, SOON)
 
 
 def test_never_with_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
-    assert not BusyPoll().pays(SMALL)
+    assert not BusyPoll().pays(SMALL, SOON)
 
 
 def test_never_where_the_processor_cannot_be_offered_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_yield", raising=False)
-    assert not BusyPoll().pays(SMALL)
+    assert not BusyPoll().pays(SMALL, SOON)
 
 
 @pytest.mark.parametrize("text", ["", "yes", "-1", "1.5", "10001", "٣"])
