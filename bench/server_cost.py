@@ -2,13 +2,14 @@
 Server cost: what a job costs the server's CPU, in the scripts and in all, beside the least that scripts and lists take.
 
 ``script`` is the server's own clock around the commands (``INFO commandstats``); ``server`` is all of its CPU time,
-with reading, parsing and answering. For 100 jobs in a call there are two floors: a script that pushes 100 values with
-one command, which jobs with ids cannot do, and 100 scripts that push one value each. Claim and settle stand beside
-LMOVE and LREM.
+with reading, parsing and answering. For 100 jobs in a call there are three floors: a script that pushes 100 values with
+one command, which jobs with ids cannot do, one that puts 100 values with ids into a hash, and 100 scripts that push one
+value each. Claim and settle stand beside LMOVE and LREM.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -23,6 +24,7 @@ COLUMNS = (
 )
 BATCHES = (1, 10, 100)
 _PUSH_ALL = "return redis.call('LPUSH', KEYS[1], unpack(ARGV))"
+_PUT_ALL = "return redis.call('HSET', KEYS[1], unpack(ARGV))"
 _FILL = 500
 
 Call = Callable[[], object]
@@ -106,6 +108,15 @@ def measure(place: Place, options: Options) -> Result:
 
         return connect
 
+    def put_100(place: Place, stack: ExitStack) -> Ready:
+        wire, ids = place.new_wire(stack), itertools.count(10_000)
+        sha = wire.say("SCRIPT", "LOAD", _PUT_ALL)
+
+        def call() -> None:
+            wire.say("EVALSHA", sha, 1, "hash", *(word for _ in range(100) for word in (next(ids), payload)))
+
+        return call, _nothing
+
     def enqueue(batch: int) -> Connect:
         def connect(place: Place, stack: ExitStack) -> Ready:
             queue = place.queue(stack)
@@ -149,6 +160,7 @@ def measure(place: Place, options: Options) -> Result:
     ]
     admit_100 = [
         Cost("EVALSHA, one push of 100", place, push(100, _PUSH_ALL), jobs, 100, "evalsha"),
+        Cost("EVALSHA, one HSET of 100", place, put_100, jobs, 100, "evalsha"),
         Cost("100 EVALSHA of a push", place, push(1, BARE_PUSH, 100), jobs, 100, "evalsha"),
         Cost("boundq enqueue_many", place, enqueue(100), jobs, 100, "evalsha"),
     ]
