@@ -112,7 +112,7 @@ class Crowd:
 def busy_poll_seconds() -> float:
     """Within how many seconds answers have to come for polling to pay, by the environment; 0.0: never poll."""
     text = os.environ.get(VARIABLE, str(MICROSECONDS))
-    if not (text.isascii() and text.isdigit() and int(text) <= MOST_MICROSECONDS):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MOST_MICROSECONDS):
         raise ConfigError(VARIABLE, text, f"give microseconds, 0 to {MOST_MICROSECONDS}; 0: calls never poll")
     return int(text) / 1e6 if _possible() else 0.0
 

@@ -140,7 +140,7 @@ class Wire:
             try:
                 received = receive(buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                received = 0
+                received = 0  # as when the server has hung up, which the caller finds out
             looked = time.monotonic() - began
             if received or looked > poll.seconds:
                 poll.looked(looked)

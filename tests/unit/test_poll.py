@@ -105,7 +105,7 @@ def test_never_where_the_processor_cannot_be_offered_to_others(monkeypatch: pyte
     assert not BusyPoll().pays(SMALL, SOON)
 
 
-@pytest.mark.parametrize("text", ["", "yes", "-1", "1.5", "10001", "٣"])
+@pytest.mark.parametrize("text", ["", "yes", "-1", "1.5", "10001", "9" * 5000, "٣"], ids=lambda text: text[:6])
 @pytest.mark.parametrize("kind", [Queue, AsyncQueue])
 def test_a_wrong_setting_is_refused_where_a_queue_is_made(
     text: str, kind: type[Queue | AsyncQueue], monkeypatch: pytest.MonkeyPatch
