@@ -29,9 +29,10 @@ class Looks:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    """Looking goes on for 20 ms: time enough for a test, and none that anything else depends on."""
+    """Looking goes on for 0.2 s: time enough for some looks on a busy machine."""
     found = Looks()
-    monkeypatch.setenv(poll.VARIABLE, "10000")
+    monkeypatch.setattr(poll, "MOST_MICROSECONDS", 100_000)
+    monkeypatch.setenv(poll.VARIABLE, "99999")
     monkeypatch.setattr(poll, "_possible", lambda: True)
     monkeypatch.setattr(poll, "RECENT_SECONDS", 60.0)
     look_aside: Callable[[], None] = poll.look_aside
