@@ -52,6 +52,7 @@ class Producers(Arm):
         self._environment = environment
 
     def set_up(self) -> None:
+        self._queue = self._place.queue(self.stack)
         words = ("bench._producers", self._place.url, "bench", str(self._threads), str(self._payload))
         folder = self._place.server.folder
         self._processes = [
@@ -63,7 +64,7 @@ class Producers(Arm):
 
     def run(self) -> Figures:
         self._place.flush()
-        self._place.queue(self.stack).stats()  # declares it, with limits that are out of the way
+        self._queue.stats()  # declares it, with limits that are out of the way
         self._tell(str(self._each), "ready")
         meter = self._place.meter(self._processes)
         self._tell("go", "done")

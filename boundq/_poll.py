@@ -1,9 +1,9 @@
 """
 Busy polling: to look for an answer again and again for a moment, instead of sleeping until it comes.
 
-A server on this machine, or near it, answers an enqueue within some 30 us. To fall asleep and be woken costs about as
-much again, on both sides: it is the server who has to wake us. So to stay awake saves a third of the time, at the same
-CPU time of client and server together (`bench polling`). Each look is followed by an offer of the processor to whoever
+Where the server is near, to fall asleep and be woken takes as long as the answer does, and it is the server who has to
+wake us. So to stay awake saves a third to a half of the time, at the same CPU time of client and server together
+(`bench polling`). Each look is followed by an offer of the processor to whoever
 else could use it, the server above all, so that more producers than processors do not get into each other's way. A call
 that comes alone sleeps, and where answers take longer, each connection finds that out.
 """
@@ -22,8 +22,8 @@ VARIABLE = "BOUNDQ_BUSY_POLL_US"
 MICROSECONDS, MOST_MICROSECONDS = 100, 10_000
 # A request of more bytes has more to be done for it than can be waited for.
 MOST_BYTES = 4096
-# Nor does it pay for a call that comes alone, more than so many seconds after the answer to the one before: its server
-# has fallen asleep, too.
+# Nor does a call poll that comes alone, more than so many seconds after the answer to the one before: a producer that
+# is seldom busy spends no CPU time on it.
 RECENT_SECONDS = 0.001
 # So many answers in a row come late before it does not pay: the first one after a pause finds cold caches.
 PATIENCE = 4

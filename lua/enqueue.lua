@@ -23,8 +23,8 @@
 --
 -- No allow-oom: at maxmemory the server refuses the script before it starts. Every check precedes the first
 -- write: Redis does not roll a script back. Numbers are written as text: Redis 7.0's own conversion of a Lua number
--- (%.17g) takes longer. Not so the ids of many: Valkey writes integers itself, in less time than string.format, by a
--- fifth of the script, and Redis 7.0 in little more.
+-- (%.17g) takes longer. Not so the ids of many: Valkey writes integers itself, in less time than string.format,
+-- and Redis 7.0 in little more.
 
 -- @include lib/status
 -- @include lib/charge

@@ -48,6 +48,7 @@ class Wire:
     """
 
     def __init__(self, target: Target, address: tuple[str, int] | None, deadline: float) -> None:
+        self._busy_poll = BusyPoll()
         left = max(deadline - time.monotonic(), 0.001)
         plain = address is None and is_plain(target)
         self._connection: Any
@@ -65,7 +66,6 @@ class Wire:
         # Not so for TLS, whose reads are several; for gevent's sockets; and on Windows, which has other options.
         self._kernel = os.name == "posix" and type(self._socket).__module__ == "socket"
         self._timeout = 0.0
-        self._busy_poll = BusyPoll()
         self._withdrawn = False
         if self._kernel:
             self._socket.settimeout(None)

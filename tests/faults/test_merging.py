@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from boundq import AsyncQueue, Queue, Receipt, Unavailable
+from boundq.aio._combine import Combiner
+from tests._proxy import Proxy
 from tests._servers import Server, wait_until
 from tests.conftest import NewProxy
 from tests.faults._shell import SMALL, is_first, is_script, stored
@@ -87,19 +89,25 @@ def test_a_deadline_of_ones_own(any_server: Server, proxy: NewProxy, queue_name:
     asyncio.run(run())
 
 
+async def _tried_again(line: Proxy, queue: AsyncQueue, payload: bytes) -> tuple[Combiner, asyncio.Future[Receipt]]:
+    """A call under way that finds the server gone; ``line.heal()`` brings it back."""
+    await queue.enqueue_bytes(b"before")
+    (combiner,) = queue._combiners.values()
+    await _until(lambda: not combiner._tasks, "the end of the first call's task")
+    line.refuse()
+    line.cut_all()
+    call = asyncio.ensure_future(queue.enqueue_bytes(payload))
+    await _until(lambda: combiner._tasks, "it to be tried again")
+    return combiner, call
+
+
 def test_who_gives_up_has_it_tried_no_more(any_server: Server, direct: Queue, proxy: NewProxy, queue_name: str) -> None:
     """A call that is cancelled while the server is away is not made when it is back."""
     line = proxy(any_server)
 
     async def run() -> None:
         queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=30)
-        await queue.enqueue_bytes(b"before")
-        (combiner,) = queue._combiners.values()
-        await _until(lambda: not combiner._tasks, "the end of the first call's task")
-        line.refuse()
-        line.cut_all()
-        call = asyncio.ensure_future(queue.enqueue_bytes(b"given up"))
-        await _until(lambda: combiner._tasks, "it to be tried again")
+        combiner, call = await _tried_again(line, queue, b"given up")
         call.cancel()
         await asyncio.wait([call])
         line.heal()
@@ -117,13 +125,7 @@ def test_who_cancels_all_tasks(any_server: Server, proxy: NewProxy, queue_name: 
 
     async def run() -> None:
         queue = AsyncQueue(queue_name, line.url, limits=SMALL, deadline=30)
-        await queue.enqueue_bytes(b"before")
-        (combiner,) = queue._combiners.values()
-        await _until(lambda: not combiner._tasks, "the end of the first call's task")
-        line.refuse()
-        line.cut_all()
-        call = asyncio.ensure_future(queue.enqueue_bytes(b"?"))
-        await _until(lambda: combiner._tasks, "it to be tried again")
+        combiner, call = await _tried_again(line, queue, b"?")
         for task in list(combiner._tasks):
             task.cancel()
         with pytest.raises(Unavailable) as raised:
