@@ -18,6 +18,7 @@ from boundq._core.queue import BaseQueue
 from boundq.cli._logs import LoggedErrors, is_json, masked, set_up
 from boundq.worker.child import serve_alone
 from boundq.worker.health import HealthFile
+from boundq.worker.ledger import LedgerWriter
 from boundq.worker.nursery import Nursery
 from boundq.worker.reload import Reloader, tell_files
 from boundq.worker.remote import RemoteKeeper
@@ -44,6 +45,7 @@ from boundq.worker.supervisor import Supervisor
 @click.option("--reload", is_flag=True, help="Start anew when a source file changes, for development.")
 @click.option("--quiet", "-q", is_flag=True, help="Log warnings and errors only.")
 @click.option("--socket", "socket_fd", type=int, hidden=True)
+@click.option("--ledger", "ledger_fd", type=int, hidden=True)
 @click.option("--files", "files_fd", type=int, hidden=True)
 @click.option("--nursery-socket", type=int, hidden=True)
 @click.option("--child-socket", type=int, hidden=True)
@@ -65,6 +67,7 @@ def command(
     reload: bool,
     quiet: bool,
     socket_fd: int | None,
+    ledger_fd: int | None,
     files_fd: int | None,
     nursery_socket: int | None,
     child_socket: int | None,
@@ -114,8 +117,9 @@ def command(
         health_file=None if supervised else health_file,
         **options,  # type: ignore[arg-type]  # by name
     )
-    if socket_fd is not None:
-        keeper = RemoteKeeper(socket.socket(fileno=socket_fd), lease, worker.stop, _quieter(worker))
+    if socket_fd is not None and ledger_fd is not None:
+        ledger = LedgerWriter(ledger_fd)
+        keeper = RemoteKeeper(socket.socket(fileno=socket_fd), ledger, lease, worker.stop, _quieter(worker))
         worker.keep_leases_with(keeper)
         if health_file:
             worker.tell_health_to(keeper.tell_health)

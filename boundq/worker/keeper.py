@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from boundq.errors import BoundqError
 from boundq.lease import BaseLease
 from boundq.sync._link import Hub
 from boundq.sync.queue import Queue
+from boundq.worker.ledger import LedgerReader, bare_lease
 from boundq.worker.started import Key, key_of
 
 log = logging.getLogger("boundq.worker")
@@ -49,15 +50,20 @@ class ThreadKeeper:
 
     Args:
         lease: Seconds.
+        ledger: What is written there is held as well.
+        queues: That the ledger may speak of.
     """
 
-    def __init__(self, lease: float) -> None:
+    def __init__(self, lease: float, ledger: LedgerReader | None = None, queues: Iterable[Queue] = ()) -> None:
         self.lease = lease
+        self._ledger = ledger
         self._servers: dict[Hub, ServerKeeper] = {}
         self._of_queue: dict[str, ServerKeeper] = {}
         self._lock = threading.Lock()
         self._on_lost: OnLost | None = None
         self._stopped = False
+        for queue in queues:
+            self._keeper_of(queue)
 
     def start(self, on_lost: OnLost) -> None:
         with self._lock:
@@ -86,9 +92,10 @@ class ThreadKeeper:
         with self._lock:
             one = self._servers.get(queue._hub)
             if one is None:
-                one = self._servers[queue._hub] = ServerKeeper(self.lease)
+                one = self._servers[queue._hub] = ServerKeeper(self.lease, self._ledger)
                 if self._on_lost is not None and not self._stopped:
                     one.start(self._on_lost)
+            one.queues[queue.name] = queue
             self._of_queue[queue.name] = one
             return one
 
@@ -99,12 +106,19 @@ class ServerKeeper:
 
     Args:
         lease: Seconds.
+        ledger: See `ThreadKeeper`.
+
+    Attributes:
+        queues: On this server, by name.
     """
 
-    def __init__(self, lease: float) -> None:
+    def __init__(self, lease: float, ledger: LedgerReader | None = None) -> None:
         self.lease = lease
+        self.queues: dict[str, Queue] = {}
+        self._ledger = ledger
         self._held: dict[Key, tuple[Queue, BaseLease, float | None]] = {}
         self._lock = threading.Lock()
+        self._told: set[Key] = set()  # lines of the ledger that are lost, until the worker strikes them out
         self._failing: set[str] = set()  # queues whose leases could not be extended the last time
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -147,6 +161,10 @@ class ServerKeeper:
         with self._lock:
             for queue, lease, _ in self._held.values():
                 by_queue.setdefault(queue, []).append(lease)
+        written = self._written()
+        self._told &= written
+        for name, job_id, fence in written - self._told:
+            by_queue.setdefault(self.queues[name], []).append(bare_lease(job_id, fence))
         for queue, leases in by_queue.items():
             try:
                 lost = queue.extend(leases, self.lease)
@@ -163,10 +181,18 @@ class ServerKeeper:
             if self._stopped.is_set():
                 return
             for lease in lost:
+                key = key_of(queue.name, lease)
                 with self._lock:
-                    known = self._held.pop(key_of(queue.name, lease), None)
-                if known:
-                    self._on_lost(queue.name, lease.id, lease.delivery.fence, False)
+                    known = self._held.pop(key, None) is not None
+                if not known and key in self._written():
+                    known = True
+                    self._told.add(key)
+                if known:  # else it has been settled meanwhile
+                    self._on_lost(*key, False)
+
+    def _written(self) -> set[Key]:
+        """What the ledger says of this server's queues."""
+        return set() if self._ledger is None else {key for key in self._ledger.read() if key[0] in self.queues}
 
     def end_overdue(self) -> float:
         """Let go of what is past its time; seconds until the next one is, or until the next round."""

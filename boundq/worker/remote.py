@@ -16,6 +16,7 @@ from boundq.lease import BaseLease
 from boundq.sync.queue import Queue
 from boundq.worker.health import Report
 from boundq.worker.keeper import OnLost, ThreadKeeper
+from boundq.worker.ledger import LedgerWriter
 from boundq.worker.started import Key, key_of
 
 log = logging.getLogger("boundq.worker")
@@ -23,11 +24,13 @@ log = logging.getLogger("boundq.worker")
 
 class RemoteKeeper:
     """
-    Tells the supervisor what to hold. When the supervisor is gone, a thread of this process keeps the leases, and the
-    worker is told to stop.
+    Lets the supervisor know what to hold: by the ledger, and in so many words where a job has a time of its own, or the
+    ledger is full. When the supervisor is gone, a thread of this process keeps the leases, and the worker is told to
+    stop.
 
     Args:
         connection: Our end of the socket.
+        ledger: Our end of it.
         lease: Seconds.
         on_orphaned: Called once when the supervisor is gone.
         on_quiet: Called when the supervisor wants the worker quiet (True), or to claim again (False).
@@ -36,11 +39,14 @@ class RemoteKeeper:
     def __init__(
         self,
         connection: socket.socket,
+        ledger: LedgerWriter,
         lease: float,
         on_orphaned: Callable[[], None],
         on_quiet: Callable[[bool], None],
     ) -> None:
         self._socket = connection
+        self._ledger = ledger
+        self._numbers: dict[str, int] = {}  # of queues, in the ledger
         self._local = ThreadKeeper(lease)
         self._on_orphaned = on_orphaned
         self._on_quiet = on_quiet
@@ -58,22 +64,37 @@ class RemoteKeeper:
 
     def hold(self, queue: Queue, leases: Sequence[tuple[BaseLease, float | None]]) -> None:
         with self._lock:
-            now = time.monotonic()
-            for lease, seconds in leases:
-                self._held[key_of(queue.name, lease)] = (queue, lease, None if seconds is None else now + seconds)
             if self._orphaned:
                 self._local.hold(queue, leases)
-            else:
-                self._send(["hold", queue.name, [[one.id, one.delivery.fence, seconds] for one, seconds in leases]])
+                return
+            number = self._numbers.get(queue.name) or self._introduce(queue.name)
+            aloud = []
+            for lease, seconds in leases:
+                if seconds is not None:
+                    self._ledger.strike(lease)  # now that it has begun in a child process, its time runs
+                elif self._ledger.enter(number, queue, lease):
+                    continue
+                aloud.append((lease, seconds))
+            if aloud:
+                now = time.monotonic()
+                for lease, seconds in aloud:
+                    self._held[key_of(queue.name, lease)] = (queue, lease, None if seconds is None else now + seconds)
+                self._send(["hold", queue.name, [[one.id, one.delivery.fence, seconds] for one, seconds in aloud]])
 
     def drop(self, queue: str, leases: Sequence[BaseLease]) -> None:
         with self._lock:
-            for lease in leases:
-                self._held.pop(key_of(queue, lease), None)
             if self._orphaned:
                 self._local.drop(queue, leases)
-            else:
-                self._send(["drop", queue, [[one.id, one.delivery.fence] for one in leases]])
+                return
+            aloud = [lease for lease in leases if not self._ledger.strike(lease)]
+            known = [one for one in aloud if self._held.pop(key_of(queue, one), None) is not None]
+            if known:
+                self._send(["drop", queue, [[one.id, one.delivery.fence] for one in known]])
+
+    def _introduce(self, queue: str) -> int:
+        number = self._numbers[queue] = len(self._numbers) + 1
+        self._send(["queue", queue, number])
+        return number
 
     def tell_health(self, report: Report) -> None:
         """For the health file."""
@@ -92,6 +113,14 @@ class RemoteKeeper:
         with contextlib.suppress(OSError):  # the listener notices, and takes over
             self._socket.sendall(msgspec.json.encode(message) + b"\n")
 
+    def _lost(self, queue: str, job_id: str, fence: int, timed_out: bool) -> None:
+        key = (queue, job_id, fence)
+        with self._lock:
+            self._held.pop(key, None)
+            if lease := self._ledger.find(key):
+                self._ledger.strike(lease)
+        self._on_lost(queue, job_id, fence, timed_out)
+
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
@@ -99,7 +128,7 @@ class RemoteKeeper:
                 if kind == "quiet":
                     self._on_quiet(*rest)
                 else:
-                    self._on_lost(*rest)
+                    self._lost(*rest)
                 self._heard.set()
         self._heard.set()
         if self._stopped:
@@ -108,6 +137,8 @@ class RemoteKeeper:
             self._orphaned = True
             now = time.monotonic()
             self._local.start(self._on_lost)
+            for queue, lease in self._ledger:
+                self._local.hold(queue, [(lease, None)])
             for queue, lease, ends in self._held.values():
                 self._local.hold(queue, [(lease, None if ends is None else max(ends - now, 0.0))])
         self._on_orphaned()

@@ -1,12 +1,13 @@
 """
 Supervisor: the process that `boundq worker` starts its workers from. It runs no handlers.
 
-It keeps their leases: a worker tells it, through a socket, what it has claimed and what it has settled, so a handler
-that holds the interpreter lock for minutes does not lose its job to another worker. It replaces workers that die, with
+It keeps their leases: a worker lets it know, in a ledger that they share (ledger.py), what it holds, so a handler that
+holds the interpreter lock for minutes does not lose its job to another worker. It replaces workers that die, with
 back-off, and passes signals on. When it dies itself, its workers finish what they run and stop.
 
-Messages are JSON, one to a line: ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue,
-[[id, fence], ...]]`` go up, and ``["pulse", "", report]`` where there is a health file;
+On a socket they talk. Messages are JSON, one to a line: ``["queue", name, number]`` goes up before that number is
+used in the ledger; ``["hold", queue, [[id, fence, seconds], ...]]`` and ``["drop", queue, [[id, fence], ...]]`` of jobs
+that the ledger does not do for; and ``["pulse", "", report]`` where there is a health file.
 ``["lost", queue, id, fence, timed_out]`` and ``["quiet", whether]`` come down.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import selectors
 import signal
 import socket
@@ -24,11 +26,10 @@ from typing import Any
 
 import msgspec
 
-from boundq._core.delivery import Delivery
-from boundq.lease import BaseLease
 from boundq.sync.queue import Queue
 from boundq.worker.health import HealthFile
 from boundq.worker.keeper import ThreadKeeper
+from boundq.worker.ledger import LedgerReader, bare_lease, new_ledger
 from boundq.worker.worker import quieting
 
 log = logging.getLogger("boundq.worker")
@@ -45,7 +46,7 @@ class Child:
     A worker process.
 
     Args:
-        command: How to start it; its end of the socket is appended as ``--socket FD``.
+        command: How to start it; its ends of the socket and of the ledger are appended: ``--socket FD --ledger FD``.
         place: Its number, from 1.
     """
 
@@ -57,16 +58,22 @@ class Child:
         self.start_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
+        self.ledger: LedgerReader
         self._unread = b""
         self._started = 0.0
 
     def start(self) -> socket.socket:
         """Start it; our end of the socket."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            command = [*self._command, "--socket", str(theirs.fileno())]
+        memory = new_ledger()
+        try:
+            self.ledger = LedgerReader(memory)
+            command = [*self._command, f"--socket={theirs.fileno()}", f"--ledger={memory}"]
             # A session of its own: Ctrl-C reaches the supervisor, which tells its workers once.
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno(), memory], start_new_session=True)
+        finally:
+            theirs.close()
+            os.close(memory)
         self.socket, self._unread, self._started = ours, b"", time.monotonic()
         return ours
 
@@ -131,7 +138,8 @@ class Supervisor:
     ) -> None:
         self._queues = {queue.name: queue for queue in queues}
         self._children = [Child(command, place) for place in range(1, processes + 1)]
-        self._keepers = {child.place: ThreadKeeper(lease) for child in self._children}
+        self._lease = lease
+        self._keepers: dict[int, ThreadKeeper] = {}
         self._grace = grace
         self._restart = restart
         self._health = health
@@ -186,7 +194,8 @@ class Supervisor:
             if child.process is None and 0 <= child.start_at <= time.monotonic():
                 ours = child.start()
                 self._selector.register(ours, selectors.EVENT_READ, child)
-                keeper = self._keepers[child.place] = ThreadKeeper(self._keepers[child.place].lease)
+                keeper = ThreadKeeper(self._lease, child.ledger, self._queues.values())
+                self._keepers[child.place] = keeper
                 keeper.start(child.lost)
                 assert child.process is not None
                 log.info("worker %d is process %d", child.place, child.process.pid)
@@ -204,13 +213,15 @@ class Supervisor:
             self._forget(child)
         keeper = self._keepers[child.place]
         for kind, queue, items in messages:
-            if kind == "drop":
-                keeper.drop(queue, [_lease(job, fence) for job, fence in items])
+            if kind == "queue":
+                child.ledger.names[items] = queue
+            elif kind == "drop":
+                keeper.drop(queue, [bare_lease(job, fence) for job, fence in items])
             elif kind == "pulse":
                 if self._health:
                     self._health.heard(child.place, items)
             else:
-                keeper.hold(self._queues[queue], [(_lease(job, fence), seconds) for job, fence, seconds in items])
+                keeper.hold(self._queues[queue], [(bare_lease(job, fence), seconds) for job, fence, seconds in items])
 
     def _is_closed(self, child: Child) -> bool:
         try:
@@ -317,8 +328,3 @@ class Supervisor:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             self._wake_in.send(b".")
-
-
-def _lease(job_id: str, fence: int) -> BaseLease:
-    """As much of a lease as an extension needs."""
-    return BaseLease(Delivery(job_id, fence, None, b"", None, 0.0, 0.0, time.monotonic()))

@@ -270,14 +270,14 @@ class Worker:
         one = self._prepared(claimer, lease, time.monotonic())
         if one.kind != THREAD or len(self._running) >= self._threads or not self._register([one]):
             return None
+        self._keep([one])
         return one
 
     def took_on(self, one: Started, slots: int) -> None:
-        """What is left to do of `take_on`: keep the lease, give back the slots that the claim did not need."""
+        """What is left to do of `take_on`: give back the slots that the claim did not need."""
         kinds = self._slots.kinds(one.queue)
         self._slots.give(kinds, slots - 1)
         self._slots.give(kinds - {one.kind})
-        self._keep([one])
 
     def start(self, claimer: Claimer, leases: Sequence[Lease]) -> None:
         """Run what was claimed. Its slots are reserved; they are given back as the jobs end."""
@@ -287,6 +287,7 @@ class Worker:
             self.release(queue, leases)
             self.give_slots(queue.name, len(leases))
             return
+        self._keep(started)
         on_loop = [one for one in started if one.kind == LOOP and isinstance(one.run, Run)]
         in_threads = [one for one in started if one.kind == THREAD or not isinstance(one.run, Run)]
         self._unbegun.extend(in_threads)
@@ -298,7 +299,6 @@ class Worker:
         kinds = self._slots.kinds(queue.name)
         for kind in kinds:
             self._slots.give({kind}, sum(one.kind != kind for one in started))
-        self._keep(started)
 
     def _claimer(self, queue: Queue) -> Claimer:
         kind = THREAD if THREAD in self._slots.kinds(queue.name) else LOOP
@@ -323,10 +323,7 @@ class Worker:
             return True
 
     def _keep(self, started: Sequence[Started]) -> None:
-        """
-        Have the leases kept. This comes after the start, which it would hold up. Whoever has settled a job by now has
-        let go of its lease before it is held: the next extension finds nothing to extend, and forgets it.
-        """
+        """Have the leases kept; before the jobs begin: a handler may hold the interpreter lock from its first line."""
         self._keeper.hold(started[0].claimer.queue, [(one.lease, self._patience(one)) for one in started])
 
     def _start_tasks(self, loop: asyncio.AbstractEventLoop, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:

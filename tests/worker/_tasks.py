@@ -93,6 +93,16 @@ def hold_gil(key: int, seconds: float) -> None:
     note("done", key)
 
 
+_usleep = ctypes.PyDLL(None).usleep
+
+
+@jobs.task(retries=5)
+def hold_gil_at_once(key: int, microseconds: int) -> None:
+    """Likewise, as its very first act."""
+    _usleep(microseconds)
+    note("done", key)
+
+
 @jobs.task(retries=0)
 def typed(number: int, word: str = "") -> None:
     """Want arguments of these types."""

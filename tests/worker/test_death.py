@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from boundq import Queue
 from tests._servers import wait_until
 from tests.worker._tree import Folder, balanced, freeze
@@ -75,6 +77,25 @@ def test_a_handler_that_holds_the_interpreter_lock_runs_once(queue: Queue, tree:
     stats = queue.stats()
     assert (stats.deliveries, stats.leases_expired, stats.leases_lost) == (1, 0, 0)
     assert second.said("worker 1 is process") == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_handler_that_holds_the_interpreter_lock_from_its_first_act_on(
+    queue: Queue, tree: NewTree, folder: Folder, threads: int
+) -> None:
+    """Its lease is kept from before it began: nothing of its process has run since."""
+    lease = 1.0
+    first = tree("--lease", f"{lease}", "--threads", f"{threads}")
+    hold = queue.named("hold_gil_at_once")
+    hold.enqueue(0, 0)  # the first one of a process takes so long to begin that other threads have their turn
+    first.until(lambda: queue.stats().acked == 1, "it is warm")
+    hold.enqueue(1, int(3 * lease * 1e6))
+    first.until(lambda: queue.stats().active == 1, "it runs")
+    second = tree("--lease", f"{lease}")
+    second.until(lambda: queue.stats().acked == 2, "it is done")
+    assert folder.keys("done") == {0: 1, 1: 1}
+    stats = queue.stats()
+    assert (stats.deliveries, stats.leases_expired, stats.leases_lost) == (2, 0, 0)
 
 
 def test_a_frozen_tree_loses_its_job_and_its_ack_is_refused(queue: Queue, tree: NewTree, folder: Folder) -> None:
