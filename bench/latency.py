@@ -3,11 +3,13 @@ Latency: from the call of enqueue to the first line of the handler, in another p
 
 At 100 jobs a second, and at half of what the arm can drain, by a drain just before: the same machine is twice as fast
 in one second as in the next. All clocks are the machine's monotonic clock. Where more than a thousand jobs a second are
-due, those of a millisecond are sent together. A BRPOP loop is the floor: a push, and the wake-up of another process.
+due, those of a millisecond are sent together; one of them, any, notes its time, and the others do nothing, as those of
+the drain. A BRPOP loop is the floor: a push, and the wake-up of another process.
 """
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from abc import abstractmethod
@@ -23,6 +25,8 @@ from boundq import Queue
 from tests._servers import wait_until
 
 SLOW = 100.0
+# Of the loop: what is not as long as a time.
+NOOP = b"noop"
 
 
 def columns(at: str) -> tuple[Column, ...]:
@@ -61,8 +65,8 @@ class Loaded(Arm):
         self.stamps: Stamps
 
     @abstractmethod
-    def send(self, jobs: int) -> None:
-        """Send so many, all stamped with the time of now."""
+    def send(self, before: int, after: int) -> None:
+        """Send one that is stamped with the time of now, and so many no-op jobs before and after it, in one call."""
 
     @abstractmethod
     def drain_rate(self) -> float:
@@ -71,10 +75,17 @@ class Loaded(Arm):
     def run(self) -> Figures:
         figures: dict[str, float] = {}
         for at, rate in (("slow", SLOW), ("half", self.drain_rate() / 2)):
+            calls = 0
+
+            def send(jobs: int) -> None:
+                nonlocal calls
+                calls += 1
+                before = random.randrange(jobs)
+                self.send(before, jobs - 1 - before)
+
             begun = time.monotonic()
-            sent = paced(rate, self.size.seconds, self.send)
-            achieved = sent / (time.monotonic() - begun)
-            found = {**waits(self.stamps.wait_for(sent)), "rate": achieved}
+            achieved = paced(rate, self.size.seconds, send) / (time.monotonic() - begun)
+            found = {**waits(self.stamps.wait_for(calls)), "rate": achieved}
             figures |= {f"{at}_{figure}": value for figure, value in found.items()}
         return figures
 
@@ -106,11 +117,12 @@ class ThroughWorker(Loaded):
         wait_until(lambda: queue.stats().active == 0, "the jobs in hand to be done", START_S)
         return done / elapsed
 
-    def send(self, jobs: int) -> None:
-        if jobs == 1:
+    def send(self, before: int, after: int) -> None:
+        if before + after == 0:
             self._task.enqueue(time.monotonic())
         else:
-            self._queue.enqueue_many([self._task.call(time.monotonic())] * jobs)
+            noop = [self._noop]
+            self._queue.enqueue_many([*noop * before, self._task.call(time.monotonic()), *noop * after])
 
 
 class ThroughList(Loaded):
@@ -124,7 +136,7 @@ class ThroughList(Loaded):
     def drain_rate(self) -> float:
         jobs = self.size.drain_jobs
         for start in range(0, jobs, 1000):
-            self._client.lpush("latency-away", *[b"noop"] * min(1000, jobs - start))
+            self._client.lpush("latency-away", *[NOOP] * min(1000, jobs - start))
         self._client.rename("latency-away", "latency")
         done, elapsed = count(
             lambda: jobs - int(self.place.wire.say("LLEN", "latency")), 0, jobs, self.size.drain_s, self._loop.check
@@ -132,8 +144,9 @@ class ThroughList(Loaded):
         self._client.delete("latency")
         return done / elapsed
 
-    def send(self, jobs: int) -> None:
-        self._client.lpush("latency", *[struct.pack("d", time.monotonic())] * jobs)
+    def send(self, before: int, after: int) -> None:
+        noop = [NOOP]
+        self._client.lpush("latency", *noop * before, struct.pack("d", time.monotonic()), *noop * after)
 
 
 def waits(seconds: Sequence[float]) -> dict[str, float]:
