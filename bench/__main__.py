@@ -18,6 +18,7 @@ NAMES = (
     "bulk",
     "drain",
     "latency",
+    "idle",
     "memory",
     "server_cost",
     "overload",

@@ -8,13 +8,13 @@ one has to at the least. A job of eight bytes is the time at which it was sent: 
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
-import time
 from typing import Any
 
 import redis
+
+from bench._stages import recorder
 
 WAIT_S = 1
 
@@ -22,7 +22,7 @@ WAIT_S = 1
 def main(how: str, url: str, key: str) -> None:
     """Loop until it is killed."""
     client = redis.Redis.from_url(url)
-    stamps = os.open(os.environ.get("BENCH_STAMPS", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    record = recorder()
     while True:
         if how == "brpop":
             reply: Any = client.brpop([key], WAIT_S)
@@ -32,7 +32,7 @@ def main(how: str, url: str, key: str) -> None:
         if job is None:
             continue
         if len(job) == 8:
-            os.write(stamps, struct.pack("d", time.monotonic() - struct.unpack("d", job)[0]))
+            record(*struct.unpack("d", job))
         if how == "blmove":
             client.lrem(f"{key}:taken", 1, job)
 

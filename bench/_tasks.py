@@ -7,23 +7,17 @@ Both queues are the one named in ``BENCH_QUEUE``; a worker serves one of the two
 from __future__ import annotations
 
 import os
-import struct
 import time
 
 from bench._place import LIMITS
+from bench._stages import recorder
 from boundq import AsyncQueue, Queue
 
 NAME = os.environ.get("BENCH_QUEUE", "bench")
 plain = Queue(NAME, limits=LIMITS)
 coroutines = AsyncQueue(NAME, limits=LIMITS)
 
-# One write appends a stamp, so those of several processes do not mix.
-_STAMPS = os.open(os.environ.get("BENCH_STAMPS", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-
-def _stamp(sent: float) -> None:
-    # The monotonic clock is the same in all processes of a machine.
-    os.write(_STAMPS, struct.pack("d", time.monotonic() - sent))
+_stamp = recorder()
 
 
 @plain.task(name="noop")

@@ -26,16 +26,25 @@ _numbers = itertools.count(1)
 
 
 def start_worker(
-    place: Place, stack: ExitStack, kind: str, queue: str, *words: str, processes: int = 1, stamps: Path | None = None
+    place: Place,
+    stack: ExitStack,
+    kind: str,
+    queue: str,
+    *words: str,
+    processes: int = 1,
+    stamps: Path | None = None,
+    **environment: str,
 ) -> Process:
     """``boundq worker`` for the ``plain`` tasks or the ``coroutines``; returns when all its processes wait for jobs."""
     command = ("boundq", "worker", f"bench._tasks:{kind}", "--quiet", f"--processes={processes}", *words)
-    return _start(place, stack, command, processes, stamps, BENCH_QUEUE=queue)
+    return _start(place, stack, command, processes, stamps, BENCH_QUEUE=queue, **environment)
 
 
-def start_loop(place: Place, stack: ExitStack, how: str, key: str, stamps: Path | None = None) -> Process:
+def start_loop(
+    place: Place, stack: ExitStack, how: str, key: str, stamps: Path | None = None, **environment: str
+) -> Process:
     """A bare loop around a list (see `bench._loops`); returns when it waits for jobs."""
-    return _start(place, stack, ("bench._loops", how, place.url, key), 1, stamps)
+    return _start(place, stack, ("bench._loops", how, place.url, key), 1, stamps, **environment)
 
 
 def _start(
@@ -222,19 +231,25 @@ def paced(rate: float, seconds: float, send: Callable[[int], None], stop: Callab
 
 
 class Stamps:
-    """The file into which handlers write how long ago their job was sent."""
+    """
+    The file into which handlers write how long ago their job was sent.
 
-    def __init__(self, place: Place) -> None:
+    Args:
+        of: Numbers for a job; the next one is how long ago it came (`bench._stages`).
+    """
+
+    def __init__(self, place: Place, of: int = 1) -> None:
+        self._of = of
         self.path = place.server.folder / f"stamps-{next(_numbers)}"
         self.path.touch()
         self._read = 0
 
     def wait_for(self, jobs: int) -> list[float]:
-        """The next so many, in seconds, when they are there."""
-        wanted = self._read + 8 * jobs
+        """Those of the next so many, in seconds, when they are there."""
+        wanted = self._read + 8 * self._of * jobs
         wait_until(lambda: self.path.stat().st_size >= wanted, f"{jobs} jobs to be started", 60)
         with self.path.open("rb") as file:
             file.seek(self._read)
-            data = file.read(8 * jobs)
+            data = file.read(wanted - self._read)
         self._read = wanted
-        return list(struct.unpack(f"{jobs}d", data))
+        return list(struct.unpack(f"{self._of * jobs}d", data))
