@@ -15,17 +15,12 @@
 --   more       1: the bound on steps was reached, claim again at once
 --   PAUSED     {PAUSED, now ms, since ms}
 --   UNDECLARED BAD_FORMAT
--- COST O(n log N); at most 1,000 holes are stepped over
+-- COST O(n log N), for n = 1 mostly lib/claim_one; at most 1,000 holes are stepped over
 
 -- @include lib/status
--- @include lib/charge
 -- @include lib/clock
 -- @include lib/layout
 -- @include lib/envelope
--- @include lib/unique
--- @include lib/end_job
--- @include lib/probe
--- @include lib/gate
 
 local state, jobs, leases = KEYS[1], KEYS[2], KEYS[3]
 local dead, errors, unique, windows, wake = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
@@ -34,6 +29,15 @@ local n, budget, lease, nonce, wait = tonumber(ARGV[1]), tonumber(ARGV[2]), tonu
 local s = redis.call('HMGET', state, 'format', 'cost', 'paused_at', 'next_event', 'bytes', 'dead_jobs', 'drain_at',
   'head0', 'tail0', 'head1', 'tail1', 'head2', 'tail2', 'head3', 'tail3', 'gate', 'deliveries')
 if s[1] ~= '1' then return { s[1] and BAD_FORMAT or UNDECLARED } end
+if n == 1 then
+  -- @include lib/claim_one
+end
+
+-- @include lib/charge
+-- @include lib/unique
+-- @include lib/end_job
+-- @include lib/probe
+-- @include lib/gate
 local gate = tonumber(s[16])
 -- @include lib/set_gate
 if s[3] ~= '0' then
