@@ -101,11 +101,18 @@ class Drain(Arm):
     def run(self) -> Figures:
         held, before = self.fill(), self.done()
         meter = self.place.meter([self.process])
+        self.place.forget_commands()
         self.open()
         jobs, elapsed = count(self.done, before, held, self.seconds, self.process.check)
-        figures = meter.read(self.done() - before)
+        done = self.done() - before
+        figures = meter.read(done)
+        scripts, _ = self.place.spent("evalsha")
         self.close()
-        return {**figures, "rate": jobs / elapsed, "wall": elapsed / jobs * 1e6}
+        rate = jobs / elapsed
+        busy = (figures["workers"] + figures["server"]) * rate / 1e6
+        # Two scripts settle and claim.
+        batch = {"batch": 2 * done / scripts} if scripts else {}
+        return {**figures, "rate": rate, "wall": elapsed / jobs * 1e6, "busy": busy, **batch}
 
 
 def count(

@@ -2,7 +2,8 @@
 Drain: how fast ``boundq worker`` empties a queue of no-op jobs, beside a bare loop around a list.
 
 Plain functions and coroutines, one and two worker processes. The BRPOP loop loses a job with its worker; BLMOVE and
-LREM keep it until it is done, which is the least that at-least-once takes. Jobs are counted by the server.
+LREM keep it until it is done, which is the least that at-least-once takes. Jobs are counted by the server. How many
+processors workers and server use together says whether they work at the same time; a round settles and claims.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ COLUMNS = (
     Column("rate", "jobs/s", compared=True),
     Column("workers", "workers CPU us/job", digits=1),
     Column("server", "server CPU us/job", digits=1),
+    Column("busy", "processors used", digits=2),
+    Column("batch", "jobs a round", digits=0),
 )
 
 
