@@ -3,7 +3,8 @@ Overload: producers at twice the drain rate, and what becomes of the server's me
 
 A worker drains one queue as fast as its handlers allow: 400 jobs a second, for they take 10 ms each, and no CPU.
 Producers enqueue twice as much. A second queue with a worker of its own gets 50 jobs a second, in turns with the flood
-and without it. Its waits are from the call of enqueue to the first line of the handler.
+and without it. Its waits are from the call of enqueue to the first line of the handler. How long its producer, its
+worker and the server waited for a processor, while one of its jobs was on its way, is the kernel's count (Linux).
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ import json
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from bench._harness import Arm, Column, Curves, Figures, Group, Options, Result, in_turns, percentile
 from bench._place import Place, Wire
@@ -34,6 +40,8 @@ COLUMNS = (
     Column("p50", "p50 ms", compared=True, digits=2),
     Column("p99", "p99 ms", compared=True, digits=2),
     Column("max", "max ms", digits=2),
+    Column("queued", "waited for a processor, us"),
+    Column("queued_slow", "of the slowest 1 %, us"),
 )
 FLOOD_COLUMNS = (
     Column("drained", "done/s"),
@@ -78,21 +86,47 @@ class Calm(Arm):
         self._calm.stats()
         self._wire = self.place.new_wire(self.stack)
         self._task = self._calm.named("stamp")
-        start_worker(self.place, self.stack, "plain", queue, *_WORDS, stamps=self._stamps.path)
+        worker = start_worker(self.place, self.stack, "plain", queue, *_WORDS, stamps=self._stamps.path)
+        pids = [
+            worker.process.pid,
+            *(child.pid for child in psutil.Process(worker.process.pid).children(recursive=True)),
+        ]
+        pids.append(int(self.place.server.info("server")["process_id"]))
+        self._threads = [thread for pid in pids for thread in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        self._threads.append(Path("/proc/thread-self/schedstat"))
+        self._delays: list[float] = []
 
     def run(self) -> Figures:
         self.memory.clear()
+        self._delays.clear()
         ended = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(ended, self._wire), daemon=True)
         sampler.start()
         sent = paced(CALM_RATE, self.seconds, self._send)
         ended.set()
         sampler.join()
-        return waits(self._stamps.wait_for(sent))
+        found = self._stamps.wait_for(sent)
+        return {**waits(found), **self._queued(found)}
 
     def _send(self, jobs: int) -> None:
         for _ in range(jobs):
+            self._delays.append(self._delay())
             self._task.enqueue(time.monotonic())
+
+    def _delay(self) -> float:
+        """Seconds that the threads on a job's way have waited for a processor, ever."""
+        return sum(int(one.read_text().split()[1]) for one in self._threads if one.exists()) / 1e9
+
+    def _queued(self, found: Sequence[float]) -> Figures:
+        """Microseconds of that from a job on until the next one, of all and of the slowest hundredth."""
+        delays = [after - before for before, after in pairwise([*self._delays, self._delay()])]
+        if not any(delays):
+            return {}  # another system
+        slowest = sorted(zip(found, delays, strict=True), reverse=True)[: max(len(found) // 100, 1)]
+        return {
+            "queued": statistics.mean(delays) * 1e6,
+            "queued_slow": statistics.mean(delay for _, delay in slowest) * 1e6,
+        }
 
     def _sample(self, ended: threading.Event, wire: Wire) -> None:
         begun = time.monotonic()

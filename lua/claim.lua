@@ -57,20 +57,29 @@ local doomed, keys_probed, steps = {}, false, 0
 local deadline = math.ceil((now + lease - EPOCH) / TICK)
 local average = held > 0 and bytes / held or 1
 
-local function full() return #leased >= 2 * n or budget <= 0 end
-local function chunk() return math.max(1, math.min(n - #leased / 2, math.ceil(budget / average), 100)) end
+local count = 0 -- jobs given
+local function full() return count >= n or budget <= 0 end
+local function chunk() return math.max(1, math.min(n - count, math.ceil(budget / average), 100)) end
 
 -- give: lease job `id` to the caller. Returns false when it does not fit into the reply any more.
+local fresh = nonce * 2 ^ 11 + 1 -- the fence of most: no unique key, never delivered before
+local fresh_score = string.format('%d', deadline * FENCES + fresh)
 local function give(id, envelope, attempt, expired)
-  if #taken > 0 and #envelope > budget then
+  if count > 0 and #envelope > budget then
     budget = 0
     return false
   end
   budget = budget - #envelope
-  local keyed = unique_of(envelope) and 1 or 0
-  local fence = keyed * 2 ^ 19 + nonce * 2 ^ 11 + expired * 2 ^ 7 + attempt
-  leased[#leased + 1], leased[#leased + 2] = string.format('%d', deadline * FENCES + fence), id
-  taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = id, fence, envelope
+  local fence, score, keyed = fresh, fresh_score, unique_of(envelope)
+  if keyed or attempt ~= 1 or expired ~= 0 then
+    fence = (keyed and 2 ^ 19 or 0) + nonce * 2 ^ 11 + expired * 2 ^ 7 + attempt
+    score = string.format('%d', deadline * FENCES + fence)
+  end
+  local at = 2 * count
+  leased[at + 1], leased[at + 2] = score, id
+  at = at + count
+  taken[at + 1], taken[at + 2], taken[at + 3] = id, fence, envelope
+  count = count + 1
   return true
 end
 
@@ -143,12 +152,12 @@ if next_event == 0 or now >= next_event then
   function all_of(from, below, lost_lease)
     local kept = 0 -- leases that were given out anew stay where they are, until all are written below
     while not full() and more == 0 do
-      local size, done, given = chunk(), steps, #leased
+      local size, done, given = chunk(), steps, count
       local found = redis.call('ZRANGE', from, '-inf', '(' .. string.format('%d', below), 'BYSCORE', 'LIMIT', kept, size,
         'WITHSCORES')
       again(from, found, lost_lease)
-      if lost_lease then kept = kept + (#leased - given) / 2 end
-      if #found < 2 * size or steps == done and #leased == given then return end
+      if lost_lease then kept = kept + count - given end
+      if #found < 2 * size or steps == done and count == given then return end
       if steps >= 1000 then more = 1 end
     end
   end
@@ -170,7 +179,8 @@ for k = 3, 0, -1 do
       local envelope = envelopes[i]
       if envelope then
         empty_run = false
-        if full() or not over(ids[i], envelope) and not give(ids[i], envelope, 1, 0) then
+        local expires = (string.byte(envelope, 2) or 0) % 2 == 1
+        if full() or not (expires and over(ids[i], envelope)) and not give(ids[i], envelope, 1, 0) then
           size = i - 1
           break
         end
@@ -185,10 +195,10 @@ for k = 3, 0, -1 do
   ready = ready or head < tail
 end
 
-if #leased > 0 then
+if count > 0 then
   -- The last one first: as long as the set is small, the server looks for each one's place from the lowest score on.
-  for i = 1, #leased / 2, 2 do
-    local j = #leased - i
+  for i = 1, count, 2 do
+    local j = 2 * count - i
     leased[i], leased[i + 1], leased[j], leased[j + 1] = leased[j], leased[j + 1], leased[i], leased[i + 1]
   end
   redis.call('ZADD', leases, unpack(leased))
@@ -198,7 +208,7 @@ if #leased > 0 then
     change('next_event', next_event)
   end
 end
-if next_event < 0 or #leased == 0 then
+if next_event < 0 or count == 0 then
   -- @include lib/next_event
   next_event = upcoming(leases, KEYS[4], KEYS[5], KEYS[6], KEYS[7])
   if next_event ~= tonumber(s[4]) then change('next_event', next_event) end
@@ -240,22 +250,22 @@ end
 if expired_jobs > 0 then redis.call('HINCRBY', state, 'expired', expired_jobs) end
 if missing > 0 then redis.call('HINCRBY', state, 'missing', missing) end
 if lost > 0 then redis.call('HINCRBY', state, 'leases_expired', lost) end
-if #leased > 0 then change('deliveries', s[17] + #leased / 2) end
+if count > 0 then change('deliveries', s[17] + count) end
 if freed > 0 then
   bytes = bytes - freed
   change('bytes', bytes)
 end
 
 -- A worker that slept and found work passes the wake-up on where there is more; one that found none will sleep.
-if wait > 0 and (#leased == 0 or wait == 2) then set_gate(IDLE, true) end
+if wait > 0 and (count == 0 or wait == 2) then set_gate(IDLE, true) end
 if #changes > 0 then redis.call('HSET', state, unpack(changes)) end
 ready = ready or next_event <= now
-if wait == 2 and ready and #leased > 0 and redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, 1) end
+if wait == 2 and ready and count > 0 and redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, 1) end
 if left > 0 and gate > IDLE then
   -- @include lib/room
   room_freed(state, KEYS[13], KEYS[14], now, held - left, bytes)
 end
 
 local next_ms = -1
-if #leased == 0 and next_event > 0 and next_event < 2 ^ 53 - 1 then next_ms = math.max(next_event - now, 0) end
+if count == 0 and next_event > 0 and next_event < 2 ^ 53 - 1 then next_ms = math.max(next_event - now, 0) end
 return { OK, now, deadline * TICK + EPOCH, next_ms, more, unpack(taken) }

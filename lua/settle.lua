@@ -69,6 +69,7 @@ local reply = { OK, 0, 0 }
 local ended, gone, bury, freed, left, next = {}, {}, {}, 0, 0, next_event
 local settled = { 0, 0, 0, 0 }
 local kind, until_kind = 1, tonumber(ARGV[2])
+local size_before, charge -- of the jobs of a call many are of one size
 for i, id in ipairs(ids) do
   while i > until_kind do
     kind = kind + 1
@@ -88,7 +89,8 @@ for i, id in ipairs(ids) do
       local size = keyed and 0 or redis.call('HSTRLEN', jobs, id)
       if size > 0 then
         gone[#gone + 1] = id -- all of them in one command, below
-        freed = freed + charge_of(size, cost)
+        if size ~= size_before then size_before, charge = size, charge_of(size, cost) end
+        freed = freed + charge
       else
         freed = freed + (end_job(jobs, unique, windows, cost, id, keyed) or 0)
       end

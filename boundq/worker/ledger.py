@@ -12,6 +12,7 @@ is 0 in a free line, and written last.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
@@ -31,13 +32,17 @@ _SIZE = LINES * 16
 
 def new_ledger() -> int:
     """Memory for a ledger, all lines free; a file descriptor, for the worker process to inherit."""
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("boundq-ledger")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    descriptor = _memory()
     os.ftruncate(descriptor, _SIZE)
     return descriptor
+
+
+def _memory() -> int:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # some sandboxes have none
+            return os.memfd_create("boundq-ledger")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _words(descriptor: int) -> memoryview:

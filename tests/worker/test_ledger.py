@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,9 +23,11 @@ from tests._servers import wait_until
 Ends = tuple[LedgerWriter, LedgerReader]
 
 
-@pytest.fixture
-def ends() -> Ends:
-    """Both ends of one."""
+@pytest.fixture(params=["memory", "file"])
+def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ends:
+    """Both ends of one; also where the system has nothing better than a file."""
+    if request.param == "file":
+        monkeypatch.setattr(sys, "platform", "darwin")
     memory = new_ledger()
     reader = LedgerReader(memory)
     return LedgerWriter(memory), reader  # which closes it
