@@ -75,7 +75,12 @@ class Drain(Arm):
         place: Where.
         seconds: For how long to count.
         most: Jobs to have in the queue at the start; where they are done sooner, the clock stops then.
+
+    Attributes:
+        by_scripts: A round is two scripts.
     """
+
+    by_scripts = False
 
     def __init__(self, name: str, place: Place, seconds: float, most: int) -> None:
         super().__init__(name)
@@ -110,8 +115,7 @@ class Drain(Arm):
         self.close()
         rate = jobs / elapsed
         busy = (figures["workers"] + figures["server"]) * rate / 1e6
-        # Two scripts settle and claim.
-        batch = {"batch": 2 * done / scripts} if scripts else {}
+        batch = {"batch": 2 * done / scripts} if self.by_scripts else {}  # one settles, one claims
         return {**figures, "rate": rate, "wall": elapsed / jobs * 1e6, "busy": busy, **batch}
 
 
@@ -153,6 +157,8 @@ class WorkerDrain(Drain):
         processes: Of the worker.
         payload: Bytes of a job's argument.
     """
+
+    by_scripts = True
 
     def __init__(
         self, name: str, place: Place, seconds: float, most: int, kind: str, processes: int, payload: int
