@@ -94,12 +94,14 @@ class Column(NamedTuple):
         heading: With the unit.
         compared: Also show its ratio to the base, and draw it.
         digits: Behind the point.
+        told: In README.md's tables, too, where it is not compared.
     """
 
     figure: str
     heading: str
     compared: bool = False
     digits: int = 0
+    told: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def _under(data: dict[str, Any]) -> str:
 def _table(servers: dict[str, Any]) -> Iterator[str]:
     head: list[str] | None = None
     for groups in zip(*(server["groups"] for server in servers.values()), strict=True):
-        columns = [one for one in groups[0]["columns"] if one["compared"]] or groups[0]["columns"]
+        columns = [one for one in groups[0]["columns"] if one["compared"] or one["told"]] or groups[0]["columns"]
         by_server = list(zip(servers, groups, strict=True))
         # Side by side where that is not too wide.
         for some in [by_server] if len(columns) <= _MOST_COLUMNS else [[one] for one in by_server]:

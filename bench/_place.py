@@ -153,6 +153,12 @@ class Place:
                 calls, micros = calls + int(parts["calls"]), micros + float(parts["usec"])
         return calls, micros
 
+    def spent_by_scripts(self) -> float:
+        """Microseconds since then in the commands that scripts have run, where nobody else ran any."""
+        stats = self.server.info("commandstats")
+        ours = ("evalsha", "config|resetstat", "config", "info")
+        return self.spent(*(name for key in stats if (name := key.removeprefix("cmdstat_")) not in ours))[1]
+
     def meter(self, workers: Sequence[Process] = ()) -> Meter:
         """Start measuring."""
         return Meter(self, workers)

@@ -18,7 +18,7 @@ COLUMNS = (
     Column("rate", "jobs/s", compared=True),
     Column("workers", "workers CPU us/job", digits=1),
     Column("server", "server CPU us/job", digits=1),
-    Column("busy", "processors used", digits=2),
+    Column("busy", "processors used", digits=2, told=True),
     Column("batch", "jobs a round", digits=0),
 )
 

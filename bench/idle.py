@@ -36,13 +36,13 @@ _SIX = (
 )
 STAGES = (
     Column("p50", "p50 us", compared=True),
-    Column("before", "until written"),
-    Column("between", "until answered"),
-    Column("after", "until begun"),
+    Column("before", "until written", told=True),
+    Column("between", "until answered", told=True),
+    Column("after", "until begun", told=True),
     Column("awake_p50", "awake: p50 us", compared=True),
-    Column("awake_before", "until written"),
-    Column("awake_between", "until answered"),
-    Column("awake_after", "until begun"),
+    Column("awake_before", "awake: until written", told=True),
+    Column("awake_between", "awake: until answered", told=True),
+    Column("awake_after", "awake: until begun", told=True),
 )
 COMMANDS = (
     Column("hot", "us right after another", compared=True, digits=1),

@@ -40,8 +40,8 @@ COLUMNS = (
     Column("p50", "p50 ms", compared=True, digits=2),
     Column("p99", "p99 ms", compared=True, digits=2),
     Column("max", "max ms", digits=2),
-    Column("queued", "waited for a processor, us"),
-    Column("queued_slow", "of the slowest 1 %, us"),
+    Column("queued", "waited for a processor, us", told=True),
+    Column("queued_slow", "of the slowest 1 %, us", told=True),
 )
 FLOOD_COLUMNS = (
     Column("drained", "done/s"),

@@ -1,10 +1,10 @@
 """
 Server cost: what a job costs the server's CPU, in the scripts and in all, beside the least that scripts and lists take.
 
-``script`` is the server's own clock around the commands (``INFO commandstats``); ``server`` is all of its CPU time,
-with reading, parsing and answering. For 100 jobs in a call there are three floors: a script that pushes 100 values with
-one command, which jobs with ids cannot do, one that puts 100 values with ids into a hash, and 100 scripts that push one
-value each. Claim and settle stand beside LMOVE and LREM.
+``script`` is the server's own clock around the commands (``INFO commandstats``), and beside it what of that a script's
+own commands took; ``server`` is all of its CPU time, with reading, parsing and answering. For 100 jobs in a call there
+are three floors: a script that pushes 100 values with one command, which jobs with ids cannot do, one that puts 100
+values with ids into a hash, and 100 scripts that push one value each. Claim and settle stand beside LMOVE and LREM.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from boundq._call import pack
 
 COLUMNS = (
     Column("script", "us/job in commands", compared=True, digits=2),
+    Column("inner", "of them in a script's commands", digits=2, told=True),
     Column("server", "us/job, all CPU", compared=True, digits=2),
 )
 BATCHES = (1, 10, 100)
@@ -82,7 +83,8 @@ class Cost(Arm):
         figures = meter.read(jobs)
         count, micros = self._place.spent(*self._commands)
         assert count in (calls, 2 * calls, 100 * calls), f"{self.name}: {count} commands in {calls} calls"
-        return {**figures, "script": micros / jobs}
+        inner = {"inner": self._place.spent_by_scripts() / jobs} if self._commands == ("evalsha",) else {}
+        return {**figures, "script": micros / jobs, **inner}
 
 
 def measure(place: Place, options: Options) -> Result:
