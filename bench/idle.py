@@ -39,11 +39,8 @@ STAGES = (
     Column("before", "until written", told=True),
     Column("between", "until answered", told=True),
     Column("after", "until begun", told=True),
-    Column("awake_p50", "awake: p50 us", compared=True),
-    Column("awake_before", "awake: until written", told=True),
-    Column("awake_between", "awake: until answered", told=True),
-    Column("awake_after", "awake: until begun", told=True),
 )
+AWAKE = tuple(column._replace(figure=f"awake_{column.figure}") for column in STAGES)
 COMMANDS = (
     Column("hot", "us right after another", compared=True, digits=1),
     Column("rested", "us after 10 ms", compared=True, digits=1),
@@ -226,6 +223,7 @@ def measure(place: Place, options: Options) -> Result:
     return Result(
         [
             Group(f"a job's way, {RATE:.0f} jobs/s", stages, ways[0].name, STAGES),
+            *([Group("with the processors kept awake", stages, ways[0].name, AWAKE)] if POSSIBLE else []),
             Group("the server's time for a command", times, commands[0].name, COMMANDS),
         ]
     )

@@ -67,6 +67,8 @@ class LedgerWriter:
 
     def enter(self, number: int, queue: Queue, lease: BaseLease) -> bool:
         """Write a line; False: there is no room. ``number``: the queue's."""
+        if lease in self._lines:
+            return True
         if self._free:
             line = self._free.pop()
         elif self._used < LINES:

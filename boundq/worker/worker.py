@@ -110,7 +110,7 @@ class Worker:
         self._threads = positive_int(threads, "threads")
         sizes = {THREAD: self._threads, LOOP: positive_int(concurrency, "concurrency")}
         self._slots = Slots(sizes, {queue.name: _kinds(queue) for queue in self._queues}, weights or {})
-        self._keeper: Keeper = ThreadKeeper(self.lease)
+        self._keeper: Keeper = ThreadKeeper(self.lease, queues=self._queues)
         self._health = HealthFile(health_file) if health_file is not None else None
         self._tell_health: Callable[[Report], None] | None = self._write_health if self._health else None
         self._stopping = threading.Event()
@@ -268,10 +268,10 @@ class Worker:
         if THREAD not in self._slots.kinds(claimer.queue.name):
             return None
         one = self._prepared(claimer, lease, time.monotonic())
-        if one.kind != THREAD or len(self._running) >= self._threads or not self._register([one]):
+        if one.kind != THREAD or len(self._running) >= self._threads:
             return None
         self._keep([one])
-        return one
+        return one if self._register([one]) else None
 
     def took_on(self, one: Started, slots: int) -> None:
         """What is left to do of `take_on`: give back the slots that the claim did not need."""
@@ -283,11 +283,12 @@ class Worker:
         """Run what was claimed. Its slots are reserved; they are given back as the jobs end."""
         queue, now = claimer.queue, time.monotonic()
         started = [self._prepared(claimer, lease, now) for lease in leases]
+        self._keep(started)
         if not self._register(started):
+            self.let_go(queue, leases)
             self.release(queue, leases)
             self.give_slots(queue.name, len(leases))
             return
-        self._keep(started)
         on_loop = [one for one in started if one.kind == LOOP and isinstance(one.run, Run)]
         in_threads = [one for one in started if one.kind == THREAD or not isinstance(one.run, Run)]
         self._unbegun.extend(in_threads)

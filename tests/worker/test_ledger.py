@@ -86,7 +86,7 @@ def test_what_is_written_is_read_until_it_is_struck_out(queue: Queue, ends: Ends
     reader.names[1] = queue.name
     leases = [bare_lease("8", 1), bare_lease(str(2**53), 2**20 - 1), bare_lease("16", 2**19)]
     assert reader.read() == []
-    for lease in leases:
+    for lease in (*leases, leases[0]):
         assert writer.enter(1, queue, lease)
     assert reader.read() == [key_of(queue.name, lease) for lease in leases]
     assert writer.strike(leases[1])
