@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 import time
 from collections.abc import Sequence
@@ -172,16 +173,22 @@ class Meter:
         self._place, self._workers = place, workers
         self._worker_cpu = sum(one.cpu() for one in workers)
         self._server_cpu = place.cpu()
-        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._cpu, self._kernel, self._wall = (
+            time.process_time(),
+            resource.getrusage(resource.RUSAGE_SELF).ru_stime,
+            time.perf_counter(),
+        )
 
     def read(self, jobs: int) -> Figures:
         """Microseconds of each for a job, and jobs a second."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime - self._kernel
         server = self._place.cpu() - self._server_cpu
         found = {
             "rate": jobs / wall,
             "wall": wall / jobs * 1e6,
             "client": cpu / jobs * 1e6,
+            "kernel": kernel / jobs * 1e6,
             "server": server / jobs * 1e6,
         }
         if self._workers:

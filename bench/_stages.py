@@ -13,9 +13,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
-
-PAIR = struct.Struct("dd")
 
 
 class _Last(threading.local):
@@ -26,18 +25,18 @@ class _Last(threading.local):
 last = _Last()
 
 
-def watch() -> None:
-    """Keep `last` up to date from now on, in this process."""
+def watch(stack: ExitStack) -> None:
+    """Keep `last` up to date in this process, until the stack is closed."""
     from redis.connection import AbstractConnection
 
     from boundq.sync._wire import Wire
 
-    _around(Wire, "exchange", before=True, after=True)
-    _around(AbstractConnection, "send_packed_command", before=True)
-    _around(AbstractConnection, "read_response", after=True)
+    _around(stack, Wire, "exchange", before=True, after=True)
+    _around(stack, AbstractConnection, "send_packed_command", before=True)
+    _around(stack, AbstractConnection, "read_response", after=True)
 
 
-def _around(owner: Any, name: str, *, before: bool = False, after: bool = False) -> None:
+def _around(stack: ExitStack, owner: Any, name: str, *, before: bool = False, after: bool = False) -> None:
     real: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(real)
@@ -50,23 +49,20 @@ def _around(owner: Any, name: str, *, before: bool = False, after: bool = False)
         return answer
 
     setattr(owner, name, watched)
+    stack.callback(setattr, owner, name, real)
 
 
-def recorder() -> Callable[[float], None]:
+def recorder() -> Callable[[float], object]:
     """What notes for a job, given when it was sent: how long ago that was; and with ``BENCH_STAGES`` the pair."""
     # One write appends a stamp, so those of several processes do not mix.
     file = os.open(os.environ.get("BENCH_STAMPS", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     if "BENCH_STAGES" not in os.environ:
         # The monotonic clock is the same in all processes of a machine.
-        return lambda sent: _write(file, struct.pack("d", time.monotonic() - sent))
-    watch()
+        return lambda sent: os.write(file, struct.pack("d", time.monotonic() - sent))
+    watch(ExitStack())  # for good
 
     def record(sent: float) -> None:
         now = time.monotonic()
-        _write(file, PAIR.pack(now - sent, now - last.answered))
+        os.write(file, struct.pack("dd", now - sent, now - last.answered))
 
     return record
-
-
-def _write(file: int, stamp: bytes) -> None:
-    os.write(file, stamp)

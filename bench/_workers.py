@@ -75,12 +75,7 @@ class Drain(Arm):
         place: Where.
         seconds: For how long to count.
         most: Jobs to have in the queue at the start; where they are done sooner, the clock stops then.
-
-    Attributes:
-        by_scripts: A round is two scripts.
     """
-
-    by_scripts = False
 
     def __init__(self, name: str, place: Place, seconds: float, most: int) -> None:
         super().__init__(name)
@@ -106,17 +101,18 @@ class Drain(Arm):
     def run(self) -> Figures:
         held, before = self.fill(), self.done()
         meter = self.place.meter([self.process])
-        self.place.forget_commands()
         self.open()
         jobs, elapsed = count(self.done, before, held, self.seconds, self.process.check)
         done = self.done() - before
-        figures = meter.read(done)
-        scripts, _ = self.place.spent("evalsha")
+        figures = {**meter.read(done), **self.rounds(done)}
         self.close()
         rate = jobs / elapsed
         busy = (figures["workers"] + figures["server"]) * rate / 1e6
-        batch = {"batch": 2 * done / scripts} if self.by_scripts else {}  # one settles, one claims
-        return {**figures, "rate": rate, "wall": elapsed / jobs * 1e6, "busy": busy, **batch}
+        return {**figures, "rate": rate, "wall": elapsed / jobs * 1e6, "busy": busy}
+
+    def rounds(self, done: int) -> Figures:
+        """What is known of the rounds since `open`, in which so many jobs were done."""
+        return {}
 
 
 def count(
@@ -158,8 +154,6 @@ class WorkerDrain(Drain):
         payload: Bytes of a job's argument.
     """
 
-    by_scripts = True
-
     def __init__(
         self, name: str, place: Place, seconds: float, most: int, kind: str, processes: int, payload: int
     ) -> None:
@@ -182,7 +176,12 @@ class WorkerDrain(Drain):
         return self.most
 
     def open(self) -> None:
+        self.place.forget_commands()
         self._queue.resume()
+
+    def rounds(self, done: int) -> Figures:
+        scripts, _ = self.place.spent("evalsha")
+        return {"batch": 2 * done / scripts}  # one settles, one claims
 
     def close(self) -> None:
         self._queue.pause()

@@ -30,6 +30,7 @@ COLUMNS = (
     Column("rate", "jobs/s", compared=True),
     Column("wall", "wall us/job", digits=1),
     Column("client", "client CPU us", compared=True, digits=1),
+    Column("kernel", "of it in the kernel", digits=1),
     Column("server", "server CPU us", digits=1),
 )
 

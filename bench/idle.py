@@ -24,7 +24,7 @@ from bench._awake import POSSIBLE, Awake
 from bench._harness import Arm, Column, Figures, Group, Options, Result, in_turns
 from bench._place import BARE_PUSH, Place
 from bench._stages import last, watch
-from bench._workers import Stamps, start_loop, start_worker
+from bench._workers import Stamps, paced, start_loop, start_worker
 from boundq._call import pack
 
 RATE = 100.0
@@ -61,12 +61,14 @@ class Size(NamedTuple):
 SIZES = {"tiny": Size(10, 2), "quick": Size(50, 5), "full": Size(1000, 9)}
 
 
-def spaced(calls: int, call: Callable[[], object]) -> None:
-    """So many calls, `RATE` of them a second."""
-    begun = time.monotonic()
-    for number in range(calls):
-        time.sleep(max(begun + number / RATE - time.monotonic(), 0))
-        call()
+def spaced(calls: int, call: Callable[[], object]) -> int:
+    """So many calls, or one less, `RATE` of them a second; how many."""
+
+    def due(count: int) -> None:
+        for _ in range(count):
+            call()
+
+    return paced(RATE, calls / RATE, due)
 
 
 class Way(Arm):
@@ -75,15 +77,15 @@ class Way(Arm):
 
     Args:
         jobs: Of a run.
+        awake: Keeps the processors awake.
     """
 
-    def __init__(self, name: str, place: Place, jobs: int) -> None:
+    def __init__(self, name: str, place: Place, jobs: int, awake: Awake) -> None:
         super().__init__(name)
-        self.place, self._jobs = place, jobs
+        self.place, self._jobs, self._awake = place, jobs, awake
 
     def set_up(self) -> None:
         self.stamps = Stamps(self.place, of=2)
-        self._awake = Awake(self.place, self.stack)
 
     @abstractmethod
     def send(self, sent: float) -> None:
@@ -102,8 +104,7 @@ class Way(Arm):
             written.append(last.written - sent)
 
         with meanwhile:
-            spaced(self._jobs, send)
-            found = self.stamps.wait_for(self._jobs)
+            found = self.stamps.wait_for(spaced(self._jobs, send))
         waits, after = found[::2], found[1::2]
         stages = {
             "p50": waits,
@@ -147,21 +148,25 @@ class Command(Arm):
     Args:
         prepare: Makes the call.
         calls: Of a run.
+        awake: Keeps the processors awake.
         counted: What the server counts it as.
     """
 
-    def __init__(self, name: str, place: Place, prepare: Prepare, calls: int, counted: str = "evalsha") -> None:
+    def __init__(
+        self, name: str, place: Place, prepare: Prepare, calls: int, awake: Awake, counted: str = "evalsha"
+    ) -> None:
         super().__init__(name)
-        self._place, self._prepare, self._calls, self._counted = place, prepare, calls, counted
+        self._place, self._prepare, self._calls, self._awake = place, prepare, calls, awake
+        self._counted = counted
 
     def set_up(self) -> None:
         self._call, self._fill = self._prepare(self._place, self.stack)
-        self._awake = Awake(self._place, self.stack)
 
     def run(self) -> Figures:
-        def at_once(calls: int, call: Call) -> None:
+        def at_once(calls: int, call: Call) -> int:
             for _ in range(calls):
                 call()
+            return calls
 
         figures = {"hot": self._measure(at_once), "rested": self._measure(spaced)}
         if POSSIBLE:
@@ -169,14 +174,14 @@ class Command(Arm):
                 figures["awake"] = self._measure(spaced)
         return figures
 
-    def _measure(self, make: Callable[[int, Call], None]) -> float:
+    def _measure(self, make: Callable[[int, Call], int]) -> float:
         self._place.flush()
         self._fill(self._calls + 1)
         self._call()  # connects, declares, loads the scripts
         self._place.forget_commands()
-        make(self._calls, self._call)
+        made = make(self._calls, self._call)
         calls, micros = self._place.spent(self._counted)
-        assert calls == self._calls, f"{self.name}: {calls} commands in {self._calls} calls"
+        assert calls == made, f"{self.name}: {calls} commands in {made} calls"
         return micros / calls
 
 
@@ -205,19 +210,20 @@ def measure(place: Place, options: Options) -> Result:
         queue = place.queue(stack)
         return lambda: queue.claim(1), lambda jobs: queue.enqueue_many([payload] * jobs)
 
-    watch()
+    watch(place.stack)
+    awake = Awake(place, place.stack)
     ways = [
-        ThroughList("redis-py LPUSH, BRPOP loop", place, size.jobs),
-        ThroughWorker("boundq plain", place, size.jobs),
+        ThroughList("redis-py LPUSH, BRPOP loop", place, size.jobs, awake),
+        ThroughWorker("boundq plain", place, size.jobs, awake),
     ]
     stages = in_turns(ways, rounds)
     commands = [
-        Command("LPUSH", place, lpush, size.jobs, "lpush"),
-        Command("EVALSHA of nothing", place, script("return 1"), size.jobs),
-        Command("EVALSHA of a push", place, script(BARE_PUSH, KEY), size.jobs),
-        Command("EVALSHA of six commands", place, script(_SIX, "state", "jobs", "wake"), size.jobs),
-        Command("boundq enqueue", place, enqueue, size.jobs),
-        Command("boundq claim", place, claim, size.jobs),
+        Command("LPUSH", place, lpush, size.jobs, awake, "lpush"),
+        Command("EVALSHA of nothing", place, script("return 1"), size.jobs, awake),
+        Command("EVALSHA of a push", place, script(BARE_PUSH, KEY), size.jobs, awake),
+        Command("EVALSHA of six commands", place, script(_SIX, "state", "jobs", "wake"), size.jobs, awake),
+        Command("boundq enqueue", place, enqueue, size.jobs, awake),
+        Command("boundq claim", place, claim, size.jobs, awake),
     ]
     times = in_turns(commands, rounds)
     return Result(

@@ -51,7 +51,8 @@ class ThreadKeeper:
     Args:
         lease: Seconds.
         ledger: What is written there is held as well.
-        queues: That the ledger may speak of.
+        queues: Those that are known by now, and all that the ledger may speak of: the threads for their servers begin
+            with `start`, and not with the first lease.
     """
 
     def __init__(self, lease: float, ledger: LedgerReader | None = None, queues: Iterable[Queue] = ()) -> None:
@@ -180,14 +181,13 @@ class ServerKeeper:
                 log.info("queue %s: leases are extended again", queue.name, extra={"queue": queue.name})
             if self._stopped.is_set():
                 return
+            still = self._written() if lost else set()
+            self._told |= still.intersection(key_of(queue.name, lease) for lease in lost)
             for lease in lost:
                 key = key_of(queue.name, lease)
                 with self._lock:
-                    known = self._held.pop(key, None) is not None
-                if not known and key in self._written():
-                    known = True
-                    self._told.add(key)
-                if known:  # else it has been settled meanwhile
+                    known = self._held.pop(key, None)
+                if known or key in still:  # else it has been settled meanwhile
                     self._on_lost(*key, False)
 
     def _written(self) -> set[Key]:

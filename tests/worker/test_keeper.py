@@ -16,14 +16,8 @@ from boundq.lease import BaseLease
 from boundq.worker.keeper import ServerKeeper, ThreadKeeper
 from tests._servers import wait_until
 from tests.conftest import FreshServer
+from tests.worker._keeping import Heard, deadline_of
 from tests.worker.conftest import Work
-
-
-class Heard(list[tuple[str, str, int, bool]]):
-    """What the keeper has said."""
-
-    def __call__(self, queue: str, job_id: str, fence: int, timed_out: bool) -> None:
-        self.append((queue, job_id, fence, timed_out))
 
 
 @pytest.fixture
@@ -34,13 +28,6 @@ def keeper() -> Iterator[ThreadKeeper]:
     keeper.stop()
 
 
-def _deadline(queue: Queue, job_id: str) -> float:
-    job = queue.get(job_id)
-    assert job is not None
-    assert job.due is not None
-    return job.due
-
-
 def test_a_held_lease_outlives_its_length_until_it_is_dropped(queue: Queue, keeper: ThreadKeeper) -> None:
     """Extended again and again; after drop it ends as it stands."""
     heard = Heard()
@@ -48,8 +35,8 @@ def test_a_held_lease_outlives_its_length_until_it_is_dropped(queue: Queue, keep
     queue.enqueue_bytes(b"x")
     (lease,) = queue.claim(lease=0.6)
     keeper.hold(queue, [(lease, None)])
-    first = _deadline(queue, lease.id)
-    wait_until(lambda: _deadline(queue, lease.id) > first + 1.2, "it was extended several times")
+    first = deadline_of(queue, lease.id)
+    wait_until(lambda: deadline_of(queue, lease.id) > first + 1.2, "it was extended several times")
     keeper.drop(queue.name, [lease, lease])
     (again,) = queue.claim(wait=5)
     assert again.id == lease.id
@@ -66,8 +53,8 @@ def test_a_lost_lease_is_said_once(queue: Queue, keeper: ThreadKeeper) -> None:
     keeper.hold(queue, [(gone, None), (kept, None)])
     assert queue.cancel(gone.id)
     wait_until(lambda: heard, "it is said")
-    first = _deadline(queue, kept.id)
-    wait_until(lambda: _deadline(queue, kept.id) > first + 0.4, "two rounds more")
+    first = deadline_of(queue, kept.id)
+    wait_until(lambda: deadline_of(queue, kept.id) > first + 0.4, "two rounds more")
     assert heard == [(queue.name, gone.id, gone.delivery.fence, False)]
 
 
@@ -107,7 +94,7 @@ def test_an_unreachable_server_ends_no_keeper(
         wait_until(lambda: not fails, "some rounds failed")
         # The first round that works sets the end to 0.6 s from now: earlier than the claim's 10 s.
         far = time.time() + 5
-        wait_until(lambda: _deadline(queue, lease.id) < far, "another round worked")
+        wait_until(lambda: deadline_of(queue, lease.id) < far, "another round worked")
         wait_until(lambda: len(caplog.records) >= 2, "it says so")  # after the server has done it
     said = [record.getMessage() for record in caplog.records]
     assert ["could not be extended" in said[0], "are extended again" in said[1], len(said)] == [True, True, 2], said
@@ -136,7 +123,7 @@ def test_an_unforeseen_error_ends_no_keeper(
     keeper.hold(queue, [(lease, None)])
     wait_until(lambda: not fails.is_set(), "a round failed")
     far = time.time() + 5
-    wait_until(lambda: _deadline(queue, lease.id) < far, "another round worked", 3)
+    wait_until(lambda: deadline_of(queue, lease.id) < far, "another round worked", 3)
 
 
 def test_a_server_that_is_away_holds_up_no_others(
@@ -152,8 +139,8 @@ def test_a_server_that_is_away_holds_up_no_others(
         keeper.hold(one, [(one.claim(lease=0.6)[0], None)])
     (lease_id,) = [job.id for job in queue.peek("active", 1).jobs]
     with frozen.paused():
-        first = _deadline(queue, lease_id)
-        wait_until(lambda: _deadline(queue, lease_id) > first + 1.2, "it is extended again and again", 2.5)
+        first = deadline_of(queue, lease_id)
+        wait_until(lambda: deadline_of(queue, lease_id) > first + 1.2, "it is extended again and again", 2.5)
     assert queue.stats().leases_expired == 0
     other.close()
 

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from boundq import Queue
-from boundq.lease import BaseLease
 from boundq.worker.keeper import ThreadKeeper
 from boundq.worker.ledger import LINES, LedgerReader, LedgerWriter, bare_lease, new_ledger
 from boundq.worker.remote import RemoteKeeper
 from boundq.worker.started import key_of
 from tests._servers import wait_until
+from tests.worker._keeping import Heard, deadline_of
 
 Ends = tuple[LedgerWriter, LedgerReader]
 
@@ -31,13 +31,6 @@ def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End
     memory = new_ledger()
     reader = LedgerReader(memory)
     return LedgerWriter(memory), reader  # which closes it
-
-
-class Heard(list[tuple[str, str, int, bool]]):
-    """What was lost."""
-
-    def __call__(self, queue: str, job_id: str, fence: int, timed_out: bool) -> None:
-        self.append((queue, job_id, fence, timed_out))
 
 
 class Other:
@@ -185,8 +178,8 @@ def test_an_orphan_keeps_what_is_written(queue: Queue, ends: Ends, other: Other)
     wait_until(lambda: other.stops, "it is known")
     other.keeper.hold(queue, [(after, None)])
     for lease in (before, after):
-        first = _due(queue, lease)
-        wait_until(lambda lease=lease, first=first: _due(queue, lease) > first + 0.7, "it is extended")
+        first = deadline_of(queue, lease.id)
+        wait_until(lambda lease=lease, first=first: deadline_of(queue, lease.id) > first + 0.7, "it is extended")
     other.keeper.drop(queue.name, [before, after])
     assert sorted(lease.id for lease in queue.claim(2, wait=5)) == sorted([before.id, after.id])
 
@@ -203,17 +196,10 @@ def test_a_keeper_extends_what_is_written(queue: Queue, ends: Ends) -> None:
         writer.enter(1, queue, lease)
     assert queue.cancel(gone.id)
     wait_until(lambda: heard, "it is said")
-    first = _due(queue, kept)
-    wait_until(lambda: _due(queue, kept) > first + 1.2, "several rounds more")
+    first = deadline_of(queue, kept.id)
+    wait_until(lambda: deadline_of(queue, kept.id) > first + 1.2, "several rounds more")
     assert heard == [(queue.name, gone.id, gone.delivery.fence, False)]
     writer.strike(kept)
     (again,) = queue.claim(wait=5)
     assert (again.id, again.expired_leases) == (kept.id, 1)
     keeper.stop()
-
-
-def _due(queue: Queue, lease: BaseLease) -> float:
-    job = queue.get(lease.id)
-    assert job is not None
-    assert job.due is not None
-    return job.due
