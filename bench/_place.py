@@ -173,16 +173,12 @@ class Meter:
         self._place, self._workers = place, workers
         self._worker_cpu = sum(one.cpu() for one in workers)
         self._server_cpu = place.cpu()
-        self._cpu, self._kernel, self._wall = (
-            time.process_time(),
-            resource.getrusage(resource.RUSAGE_SELF).ru_stime,
-            time.perf_counter(),
-        )
+        self._cpu, self._kernel, self._wall = time.process_time(), _kernel_time(), time.perf_counter()
 
     def read(self, jobs: int) -> Figures:
         """Microseconds of each for a job, and jobs a second."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime - self._kernel
+        kernel = _kernel_time() - self._kernel
         server = self._place.cpu() - self._server_cpu
         found = {
             "rate": jobs / wall,
@@ -194,3 +190,8 @@ class Meter:
         if self._workers:
             found["workers"] = (sum(one.cpu() for one in self._workers) - self._worker_cpu) / jobs * 1e6
         return found
+
+
+def _kernel_time() -> float:
+    """Seconds of this process's CPU time that the kernel had, in system calls."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_stime
