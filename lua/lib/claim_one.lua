@@ -1,6 +1,6 @@
 -- claim_one: the usual claim of an idle worker, which wants one job, where nothing is due, nobody waits for room and
 -- the first ready job is there. It returns; in every other case the script goes on. It does what the rest of the
--- script would do (tests/lua/test_claim_one.py), in two thirds of the time.
+-- script would do (tests/lua/test_claim_one.py), without what that needs for other cases.
 if s[3] == '0' and (s[16] == '0' or s[16] == '1') and s[4] - now > 0 and now - s[7] < 1000 then
   local k, head, tail = 4
   repeat
